@@ -1,0 +1,1 @@
+//! The appliance as a library: the server and the command line share it.

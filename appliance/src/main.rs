@@ -1,0 +1,3 @@
+//! The `rackmedic` binary.
+
+fn main() {}
