@@ -1,0 +1,353 @@
+//! An incident: a host's illness from first suspicion to its one terminal state, with its plan and where it stands.
+
+use crate::explain::Explanation;
+use crate::id::{BootId, ClusterId, DomainId, HostId, IncidentId, JobId, PoolId, StepId};
+use crate::rules::Rule;
+use crate::signal::{Component, ComponentCause, HardwareFault, Power};
+use crate::time::{Elapsed, Expiry, Millis};
+use serde::{Deserialize, Serialize};
+
+/// What the evidence says is wrong (design section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Diagnosis {
+    /// A Kubernetes component is dead or hung on a living host.
+    ComponentFailed(Component, ComponentCause),
+    /// A certificate runs out soon.
+    CertificateExpiring,
+    /// An orderly reboot is under way.
+    Rebooting,
+    /// The kernel answers pings, nothing else does.
+    HostHung,
+    /// Nothing answers, the power is on.
+    KernelDead,
+    /// The BMC says Off and we did not ask for it.
+    PoweredOff,
+    /// It starts but does not come back.
+    BootFailed(BootFailure),
+    /// The host lives (its Lease is renewed, or its agent or BMC say so) but its network path to us does not.
+    NodeLostNetwork,
+    /// Hardware that no reboot cures.
+    HardwareFault(HardwareFault),
+    /// The disk or the operating system on it is broken.
+    DiskOrOsBroken,
+    /// It turns bad again and again.
+    Flapping,
+    /// The API is unreachable from here.
+    ApiUnreachable,
+    /// The virtual address of the control plane is silent while endpoints live.
+    VipLost,
+    /// A whole physical domain went silent at once.
+    DomainOutage(DomainId),
+    /// Too much of a cluster is bad at once.
+    SiteStorm,
+    /// We do not trust our own eyes.
+    Blind,
+    /// The BMC does not answer.
+    BmcUnreachable,
+    /// The evidence says ill but not what.
+    Unknown,
+}
+
+/// At which stage a boot failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum BootFailure {
+    /// It asked the network for something to boot: nothing on its disk.
+    NoLocalBoot,
+    /// It boots over and over.
+    Loop,
+    /// It did not come back in its boot budget.
+    Late,
+}
+
+/// A rung of the ladder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Rung {
+    /// Restart the component through the agent.
+    RestartComponent(Component),
+    /// An orderly reboot.
+    SoftReboot,
+    /// Off, proven, released, on.
+    PowerCycle,
+    /// The disk is rewritten.
+    Reimage,
+    /// A spare takes the role.
+    Replace,
+    /// A human.
+    Human,
+}
+
+impl Rung {
+    /// Disruptive = reboot or stronger.
+    #[must_use]
+    pub fn disruptive(self) -> bool {
+        match self {
+            Rung::SoftReboot | Rung::PowerCycle | Rung::Reimage | Rung::Replace => true,
+            Rung::RestartComponent(_) | Rung::Human => false,
+        }
+    }
+
+    /// Destructive = writes a disk.
+    #[must_use]
+    pub fn destructive(self) -> bool {
+        match self {
+            Rung::Reimage => true,
+            Rung::RestartComponent(_)
+            | Rung::SoftReboot
+            | Rung::PowerCycle
+            | Rung::Replace
+            | Rung::Human => false,
+        }
+    }
+}
+
+/// Where a plan stands within its rung. Each phase is left by a result, by evidence or by its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Evidence gathers; nothing was done yet.
+    Suspected,
+    /// The component is being restarted.
+    Restarting,
+    /// The restarted component gets its time to come back.
+    ComponentCure,
+    /// The cordon is being set.
+    Cordoning,
+    /// The last look.
+    LastLook,
+    /// The orderly reboot runs.
+    SoftRebooting,
+    /// Force-off was ordered.
+    PoweringOff,
+    /// Off is being proven (again), without a new command.
+    Proving,
+    /// Off is not provable: nothing is released.
+    Unfenced,
+    /// Pods and volumes are being released.
+    Releasing,
+    /// Kept off for a reason: API away, AC to settle, hardware, a person.
+    HeldOff,
+    /// The boot ticket is opened and one-shot network boot set.
+    Arming,
+    /// Power-on was ordered.
+    PoweringOn,
+    /// The installer works.
+    Installing,
+    /// The old identity is being removed and the join credential minted.
+    Rejoining,
+    /// Waiting for Ready with a new boot.
+    AwaitingReady,
+    /// Ready, soaking.
+    Soaking,
+    /// The canary pod runs.
+    Canary,
+    /// Labels restored, cordon removed.
+    Returning,
+    /// A spare is being made the new host.
+    Promoting,
+    /// It came back by itself, or a person stopped the heal: our marks are being taken away.
+    Withdrawing,
+    /// Safe completion: our taint removed, the host that we hold off switched on.
+    SafeCompletion,
+    /// The end is being written down (cordon stays, a human is told).
+    GivingUp,
+}
+
+/// The one terminal state of an incident.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum End {
+    /// Cured by us.
+    Healed,
+    /// A spare took the role; the host is in quarantine.
+    Replaced,
+    /// Out of service with its evidence; a person decides.
+    Quarantined,
+    /// It returned by itself, or a person stopped the heal.
+    Aborted,
+}
+
+/// What is waited for, and since when, so that "why is this host not healing" is always answerable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// The rule that blocks, the code and the sentence.
+    pub why: Explanation,
+    /// Since when this same reason holds.
+    pub since: Elapsed,
+    /// When a human was last paged about it.
+    pub paged_at: Option<Elapsed>,
+}
+
+/// A step that an executor works on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// Its number.
+    pub step: StepId,
+    /// What it does.
+    pub intent: crate::command::Intent,
+    /// When the command was committed.
+    pub issued_at: Elapsed,
+    /// When the result is overdue.
+    pub deadline: Elapsed,
+}
+
+/// The open reservation of a rung: what a permit is earned from again after a restart. Counts once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The rung it permits.
+    pub rung: Rung,
+    /// When it was made.
+    pub at: Elapsed,
+    /// Cluster it counts in.
+    pub cluster: Option<ClusterId>,
+    /// Pool it counts in.
+    pub pool: PoolId,
+    /// Domains it counts in.
+    pub domains: Vec<DomainId>,
+    /// It counts as the control-plane action of its cluster.
+    pub control_plane: bool,
+    /// Power steps already taken under it.
+    pub power_steps: u32,
+    /// Installs already begun under it.
+    pub installs: u32,
+}
+
+/// A person's approval (rule 51), bound to what the person saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    /// For this rung.
+    pub rung: Rung,
+    /// Of this diagnosis.
+    pub diagnosis: Diagnosis,
+    /// With this boot.
+    pub boot: Option<BootId>,
+    /// With this power state.
+    pub power: Power,
+    /// Until then.
+    pub expires: Expiry,
+}
+
+/// The record of a proof of off, for display and audit. The proof itself is never stored: it is earned again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofRecord {
+    /// When it was proven.
+    pub at: Elapsed,
+    /// Which witness: BMC, outlets or a human.
+    pub witness: crate::fence::Witness,
+}
+
+/// When each stage was reached (rule 57), in running time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Timings {
+    /// The last sign of life before the incident.
+    pub last_sign_of_life: Option<Elapsed>,
+    /// First suspicion.
+    pub suspected: Option<Elapsed>,
+    /// Two planes agreed.
+    pub confirmed: Option<Elapsed>,
+    /// The permit.
+    pub permitted: Option<Elapsed>,
+    /// Off was ordered.
+    pub off_ordered: Option<Elapsed>,
+    /// Off was proven.
+    pub proven_off: Option<Elapsed>,
+    /// Workloads were released.
+    pub released: Option<Elapsed>,
+    /// Power-on was ordered.
+    pub power_on: Option<Elapsed>,
+    /// Ready again.
+    pub ready: Option<Elapsed>,
+}
+
+/// What the present fence knows, kept until the host is on again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fence {
+    /// We found it off; nobody here ordered it.
+    pub found_off: bool,
+    /// When our first off command was sent, as the executor tells.
+    pub off_at: Option<Elapsed>,
+    /// A human confirmed that it is off, by typing its serial.
+    pub human_confirmed: Option<Elapsed>,
+    /// When the host must be on again (rule 25), for safe completion.
+    pub on_deadline: Option<Elapsed>,
+    /// Proof was tried this often without success.
+    pub failed_proofs: u32,
+    /// When proof was first impossible (rule 27's re-reading clock).
+    pub unfenced_since: Option<Elapsed>,
+}
+
+/// An incident.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its number.
+    pub id: IncidentId,
+    /// Whose illness.
+    pub host: HostId,
+    /// When it opened, running time.
+    pub opened_at: Elapsed,
+    /// When it opened, wall clock, Unix milliseconds.
+    pub opened_wall_ms: i64,
+    /// What is wrong, as of now.
+    pub diagnosis: Diagnosis,
+    /// The ladder for this diagnosis.
+    pub rungs: Vec<Rung>,
+    /// The rung it stands on.
+    pub rung: usize,
+    /// Where in the rung.
+    pub phase: Phase,
+    /// Since when in this phase.
+    pub phase_since: Elapsed,
+    /// The step an executor works on.
+    pub running: Option<Running>,
+    /// What it waits for.
+    pub wait: Option<Wait>,
+    /// Steps issued so far in this incident; the next step's number comes from it.
+    pub steps_issued: u32,
+    /// Tries of the present step.
+    pub tries: u32,
+    /// Power cycles of this incident.
+    pub cycles: u32,
+    /// The open reservation.
+    pub reservation: Option<Reservation>,
+    /// The present fence.
+    pub fence: Fence,
+    /// The last proof.
+    pub proof: Option<ProofRecord>,
+    /// Workloads were released in this incident (rule 36).
+    pub released: bool,
+    /// The pages and the power go by this: the boot the host ran when it fell ill.
+    pub boot_before: Option<BootId>,
+    /// When it was first powered on in this rung: its boot budget runs from here.
+    pub booted_at: Option<Elapsed>,
+    /// Ready without a gap since.
+    pub ready_since: Option<Elapsed>,
+    /// The reimage job.
+    pub job: Option<JobId>,
+    /// The image is written and verified; what is left is to rejoin.
+    pub installed: bool,
+    /// When the installer last reported.
+    pub progress_at: Option<Elapsed>,
+    /// When the ticket of the job was opened.
+    pub ticket_at: Option<Elapsed>,
+    /// The spare that takes its place.
+    pub spare: Option<HostId>,
+    /// A person approved.
+    pub approval: Option<Approval>,
+    /// A person said no: the ladder ends.
+    pub denied: bool,
+    /// How it is to end once its marks are away.
+    pub ending: Option<End>,
+    /// Its end.
+    pub end: Option<End>,
+    /// When a human last heard of it (rule 55: never silent for more than 10 min).
+    pub last_word: Elapsed,
+    /// Stages.
+    pub timings: Timings,
+    /// Rules that blocked it, with the milliseconds of each, for the table at the end.
+    pub blocked_ms: Vec<(Rule, Millis)>,
+}
+
+impl Incident {
+    /// The present rung.
+    #[must_use]
+    pub fn current_rung(&self) -> Rung {
+        self.rungs.get(self.rung).copied().unwrap_or(Rung::Human)
+    }
+}
