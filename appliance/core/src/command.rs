@@ -453,6 +453,8 @@ pub struct Outcome<R: Rules = Enforced> {
     pub changes: Vec<crate::event::Change>,
     /// To be executed after the commit.
     pub commands: Vec<Command<R>>,
+    /// Steps to be cancelled: a pause (rule 49) or an identity alarm (rule 29). The step machine ends them safely.
+    pub cancels: Vec<StepId>,
     /// When to come back; a later entry for the same target replaces an earlier one.
     pub wakeups: Vec<Wakeup>,
     /// What to tell people: for the host's page, the audit and the pager.

@@ -117,7 +117,9 @@ pub struct History {
     pub boot_p99_ms: Option<Millis>,
     /// The last boot of the node seen while Ready.
     pub last_boot: Option<BootId>,
-    /// Until when a found benign silence or an orderly reboot holds power back (rule 33).
+    /// A person said no to healing the present illness: no new incident until it was Ready again.
+    pub declined: bool,
+    /// Until when an orderly reboot holds power back (rule 33).
     pub rebooting_until: Option<Elapsed>,
 }
 

@@ -203,6 +203,10 @@ pub struct Reservation {
     pub domains: Vec<DomainId>,
     /// It counts as the control-plane action of its cluster.
     pub control_plane: bool,
+    /// The storage system it counts in (rule 28).
+    pub storage: Option<crate::id::StorageId>,
+    /// The host read On again: a silent host of another domain may be fenced (rule 11).
+    pub read_on: bool,
     /// Power steps already taken under it.
     pub power_steps: u32,
     /// Installs already begun under it.
@@ -312,7 +316,9 @@ pub struct Incident {
     pub proof: Option<ProofRecord>,
     /// Workloads were released in this incident (rule 36).
     pub released: bool,
-    /// The pages and the power go by this: the boot the host ran when it fell ill.
+    /// The old Node, Lease, attachments and etcd member are gone (rule 41).
+    pub identity_removed: bool,
+    /// The boot that the host ran when it fell ill: only another one counts as back (rule 42).
     pub boot_before: Option<BootId>,
     /// When it was first powered on in this rung: its boot budget runs from here.
     pub booted_at: Option<Elapsed>,

@@ -187,6 +187,8 @@ pub enum DomainKind {
     Switch,
     /// A chassis.
     Chassis,
+    /// Hosts of a cluster without physical labels: shown amber, exempt from rule 5a.
+    Unlabelled,
 }
 
 /// A physical failure domain.

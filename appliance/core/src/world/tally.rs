@@ -4,7 +4,7 @@
 use super::host::{Host, Lifecycle, Role};
 use super::incident::{Incident, Reservation, Rung};
 use crate::assess::NetworkState;
-use crate::id::{ClusterId, DomainId, HostId, PoolId};
+use crate::id::{ClusterId, DomainId, HostId, PoolId, StorageId};
 use crate::signal::Power;
 use crate::time::{Elapsed, HOUR};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct ClusterTally {
     pub bad: BTreeSet<HostId>,
     /// Open disruptive permits.
     pub permits: u32,
+    /// Of those, of hosts that have not read On again.
+    pub permits_off: u32,
     /// Open control-plane permits.
     pub control_plane_permits: u32,
 }
@@ -51,7 +53,7 @@ pub struct DomainTally {
     pub silent: BTreeSet<(Elapsed, HostId)>,
     /// Of those, how many read On.
     pub silent_on: u32,
-    /// Hosts under an open disruptive permit, with the present need of power Off: `true` once read On again.
+    /// Hosts under an open disruptive permit.
     pub permits: BTreeSet<HostId>,
 }
 
@@ -66,6 +68,8 @@ pub struct Tallies {
     pub pools: BTreeMap<PoolId, PoolTally>,
     /// By domain.
     pub domains: BTreeMap<DomainId, DomainTally>,
+    /// Open disruptive permits by storage system.
+    pub storage_permits: BTreeMap<StorageId, u32>,
     /// Spares in service, ready to be promoted or not.
     pub spares: BTreeSet<HostId>,
     /// Open incidents.
