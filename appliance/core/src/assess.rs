@@ -1,9 +1,7 @@
 //! The assessment: what each source means under policy, small enough to compare and to keep per host.
 //! A change of it is a *fact*, and facts are what the journal sees.
 
-use crate::signal::{
-    AgentReport, BmcTrouble, BootStage, HardwareFault, NodeReport, OffCause, Power,
-};
+use crate::signal::{AgentReport, BmcTrouble, BootStage, HardwareFault, NodeReport, OffCause, Power};
 use crate::time::Elapsed;
 use serde::{Deserialize, Serialize};
 
@@ -114,9 +112,7 @@ impl Assessment {
     pub fn bad(&self, control_plane: bool) -> bool {
         match self.network {
             NetworkState::Silent => true,
-            NetworkState::KernelOnly | NetworkState::ProcessDead => {
-                self.node.is_some() && !self.ready(control_plane)
-            }
+            NetworkState::KernelOnly | NetworkState::ProcessDead => self.node.is_some() && !self.ready(control_plane),
             NetworkState::Alive | NetworkState::Unknown => false,
         }
     }

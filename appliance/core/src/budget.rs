@@ -18,12 +18,7 @@ impl<R: Rules> Permit<R> {
     /// Earns a permit from the open reservation of an incident; `None` if it has none.
     pub(crate) fn from_reservation(rules: R, incident: &Incident) -> Option<Permit<R>> {
         let reservation = incident.reservation.as_ref()?;
-        Some(Permit {
-            host: incident.host,
-            incident: incident.id,
-            rung: reservation.rung,
-            rules,
-        })
+        Some(Permit { host: incident.host, incident: incident.id, rung: reservation.rung, rules })
     }
 
     /// The host it is for.

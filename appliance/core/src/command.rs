@@ -188,13 +188,7 @@ impl<R: Rules> Command<R> {
             Warrant::Permit(permit) => intent.needs_permit() && permit.host() == target.host,
             Warrant::Proof(proof) => intent.needs_proof() && proof.host() == target.host,
         };
-        fits.then_some(Command {
-            step,
-            incident,
-            target,
-            intent,
-            warrant,
-        })
+        fits.then_some(Command { step, incident, target, intent, warrant })
     }
 
     /// What is to be done.
@@ -466,6 +460,7 @@ impl<R: Rules> Default for Outcome<R> {
         Outcome {
             changes: Vec::new(),
             commands: Vec::new(),
+            cancels: Vec::new(),
             wakeups: Vec::new(),
             notices: Vec::new(),
         }

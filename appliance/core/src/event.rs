@@ -306,10 +306,7 @@ impl Event {
     /// Whether it overtakes others in the queue: an operator's pause, and results of commands.
     #[must_use]
     pub fn overtakes(&self) -> bool {
-        matches!(
-            self,
-            Event::Operator(Operator::Pause { .. }) | Event::StepDone { .. }
-        )
+        matches!(self, Event::Operator(Operator::Pause { .. }) | Event::StepDone { .. })
     }
 }
 

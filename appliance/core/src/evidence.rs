@@ -65,12 +65,8 @@ impl Slot {
             return;
         }
         self.runs.rotate_right(1);
-        self.runs[0] = Some(Run {
-            seen: signal.seen,
-            first: signal.first,
-            last: signal.last,
-            count: signal.count.max(1),
-        });
+        self.runs[0] =
+            Some(Run { seen: signal.seen, first: signal.first, last: signal.last, count: signal.count.max(1) });
     }
 }
 
@@ -101,9 +97,7 @@ impl Evidence {
     /// Age of the Lease by our last receipt of a change; `None` if none was ever received since `void_before`.
     #[must_use]
     pub fn lease_age(&self, now: Now) -> Option<Millis> {
-        self.slot(Source::Lease)
-            .while_seen(Seen::Renewed)
-            .map(|run| now.elapsed.since(run.last))
+        self.slot(Source::Lease).while_seen(Seen::Renewed).map(|run| now.elapsed.since(run.last))
     }
 
     /// Samples and first moment of the present silence: the fewest misses and the latest start over ICMP and both
@@ -115,26 +109,15 @@ impl Evidence {
         let [Some(a), Some(b), Some(c)] = runs else {
             return None;
         };
-        Some((
-            a.count.min(b.count).min(c.count),
-            a.first.max(b.first).max(c.first),
-        ))
+        Some((a.count.min(b.count).min(c.count), a.first.max(b.first).max(c.first)))
     }
 
     /// When anything of the network plane above ARP last answered, in the kept runs.
     #[must_use]
     pub fn last_answer(&self) -> Option<Elapsed> {
-        let network = [
-            Source::Icmp,
-            Source::KubeletPort,
-            Source::SecondPort,
-            Source::KubeletHealth,
-        ];
+        let network = [Source::Icmp, Source::KubeletPort, Source::SecondPort, Source::KubeletHealth];
         let answered = network.iter().flat_map(|&s| self.slot(s).runs());
-        answered
-            .filter(|run| matches!(run.seen, Seen::Answer | Seen::Refused))
-            .map(|run| run.last)
-            .max()
+        answered.filter(|run| matches!(run.seen, Seen::Answer | Seen::Refused)).map(|run| run.last).max()
     }
 
     /// When the Lease was last renewed, or the node's boot changed, by our receipt.
@@ -147,12 +130,7 @@ impl Evidence {
 /// Folds one signal into the evidence of its host. Returns the new assessment if it differs from the last.
 ///
 /// A miss whose receiver was not drained in time, and any sample older than `void_before`, is dropped.
-pub fn fold(
-    evidence: &mut Evidence,
-    signal: &Signal,
-    limits: &Limits,
-    now: Now,
-) -> Option<Assessment> {
+pub fn fold(evidence: &mut Evidence, signal: &Signal, limits: &Limits, now: Now) -> Option<Assessment> {
     let late_drain = signal.seen == Seen::Miss && signal.drained_after_ms > limits.drained_ms;
     if signal.first >= evidence.void_before && !late_drain {
         evidence.slots[signal.source as usize].push(signal);
@@ -175,39 +153,22 @@ pub fn reassess(evidence: &mut Evidence, limits: &Limits, now: Now) -> Option<As
 #[must_use]
 pub fn next_by_time(evidence: &Evidence, limits: &Limits, now: Now) -> Option<Elapsed> {
     let renewed = evidence.slot(Source::Lease).while_seen(Seen::Renewed)?.last;
-    let lease = [
-        limits.lease_late_ms,
-        limits.lease_ready_ms,
-        limits.lease_overdue_ms,
-        limits.lease_expired_ms,
-    ]
-    .into_iter()
-    .map(|age| renewed.plus(age + 1))
-    .find(|&at| at > now.elapsed);
-    let agent = evidence
-        .slot(Source::Agent)
-        .latest()
-        .map(|run| run.last.plus(AGENT_AGE_MS + 1));
-    lease
+    let lease = [limits.lease_late_ms, limits.lease_ready_ms, limits.lease_overdue_ms, limits.lease_expired_ms]
         .into_iter()
-        .chain(agent.filter(|&at| at > now.elapsed))
-        .min()
+        .map(|age| renewed.plus(age + 1))
+        .find(|&at| at > now.elapsed);
+    let agent = evidence.slot(Source::Agent).latest().map(|run| run.last.plus(AGENT_AGE_MS + 1));
+    lease.into_iter().chain(agent.filter(|&at| at > now.elapsed)).min()
 }
 
 fn assess(evidence: &Evidence, limits: &Limits, now: Now) -> Assessment {
     let before = &evidence.assessment;
     let (network, network_since) = network(evidence, limits);
-    let closed = evidence
-        .slot(Source::HeldConnection)
-        .while_seen(Seen::Closed);
+    let closed = evidence.slot(Source::HeldConnection).while_seen(Seen::Closed);
     let (power, off_cause, bmc) = out_of_band(evidence, before, limits);
     Assessment {
         network,
-        network_since: if network == before.network {
-            before.network_since
-        } else {
-            network_since
-        },
+        network_since: if network == before.network { before.network_since } else { network_since },
         lease: lease(evidence, before, limits, now),
         node: match evidence.slot(Source::Node).latest().map(|run| run.seen) {
             Some(Seen::Node(report)) => Some(report),
@@ -219,11 +180,7 @@ fn assess(evidence: &Evidence, limits: &Limits, now: Now) -> Assessment {
         power,
         off_cause,
         bmc,
-        stage: match evidence
-            .slot(Source::BootProgress)
-            .latest()
-            .map(|run| run.seen)
-        {
+        stage: match evidence.slot(Source::BootProgress).latest().map(|run| run.seen) {
             Some(Seen::Stage(stage)) => stage,
             _ => before.stage,
         },
@@ -237,18 +194,13 @@ fn assess(evidence: &Evidence, limits: &Limits, now: Now) -> Assessment {
             .while_seen(Seen::Miss)
             .is_some_and(|run| u64::from(run.count) >= limits.samples_min),
         closed_mark: closed.map(|run| run.last),
-        asked_to_boot: evidence
-            .slot(Source::BootRequest)
-            .last_seen(Seen::AskedToBoot),
+        asked_to_boot: evidence.slot(Source::BootRequest).last_seen(Seen::AskedToBoot),
     }
 }
 
 /// The network state and since when. Between two clear states the last one stands.
 fn network(evidence: &Evidence, limits: &Limits) -> (NetworkState, Elapsed) {
-    let before = (
-        evidence.assessment.network,
-        evidence.assessment.network_since,
-    );
+    let before = (evidence.assessment.network, evidence.assessment.network_since);
     let latest = |source: Source| evidence.slot(source).latest();
     let enough = |run: &&Run| u64::from(run.count) >= limits.samples_min;
     let missing = |source| evidence.slot(source).while_seen(Seen::Miss).filter(enough);
@@ -266,17 +218,13 @@ fn network(evidence: &Evidence, limits: &Limits) -> (NetworkState, Elapsed) {
     if let Some(first) = saw(second, Seen::Refused) {
         return (NetworkState::ProcessDead, first);
     }
-    let (Some(kubelet_miss), Some(second_miss)) =
-        (missing(Source::KubeletPort), missing(Source::SecondPort))
-    else {
+    let (Some(kubelet_miss), Some(second_miss)) = (missing(Source::KubeletPort), missing(Source::SecondPort)) else {
         return before;
     };
     let ports_since = kubelet_miss.first.max(second_miss.first);
     match latest(Source::Icmp) {
         Some(icmp) if icmp.seen == Seen::Answer => (NetworkState::KernelOnly, ports_since),
-        Some(icmp) if icmp.seen == Seen::Miss && enough(&icmp) => {
-            (NetworkState::Silent, ports_since.max(icmp.first))
-        }
+        Some(icmp) if icmp.seen == Seen::Miss && enough(&icmp) => (NetworkState::Silent, ports_since.max(icmp.first)),
         _ => before,
     }
 }
@@ -304,9 +252,7 @@ fn probe(evidence: &Evidence, source: Source, before: Probe, limits: &Limits) ->
         None => before,
         Some(run) => match run.seen {
             Seen::Answer => Probe::Ok,
-            Seen::Miss | Seen::Refused if u64::from(run.count) >= limits.samples_min => {
-                Probe::Failing
-            }
+            Seen::Miss | Seen::Refused if u64::from(run.count) >= limits.samples_min => Probe::Failing,
             _ => before,
         },
     }
@@ -322,11 +268,9 @@ fn out_of_band(
         Some(run) => match run.seen {
             Seen::Power(power, cause) => (power, cause, BmcState::Answers),
             // Nothing is derived from a BMC that does not speak: its last word is no longer a reading.
-            Seen::Trouble(why) if u64::from(run.count) >= limits.samples_min => (
-                Power::Unknown,
-                crate::signal::OffCause::Unknown,
-                BmcState::Trouble(why),
-            ),
+            Seen::Trouble(why) if u64::from(run.count) >= limits.samples_min => {
+                (Power::Unknown, crate::signal::OffCause::Unknown, BmcState::Trouble(why))
+            }
             _ => (before.power, before.off_cause, before.bmc),
         },
     }

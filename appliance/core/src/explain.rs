@@ -19,24 +19,12 @@ impl Explanation {
     /// An explanation of progress.
     #[must_use]
     pub fn note(code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Explanation {
-        Explanation {
-            rule: None,
-            code: Cow::Borrowed(code),
-            sentence: sentence.into(),
-        }
+        Explanation { rule: None, code: Cow::Borrowed(code), sentence: sentence.into() }
     }
 
     /// A refusal by a rule.
     #[must_use]
-    pub fn refusal(
-        rule: u8,
-        code: &'static str,
-        sentence: impl Into<Cow<'static, str>>,
-    ) -> Explanation {
-        Explanation {
-            rule: Some(Rule(rule)),
-            code: Cow::Borrowed(code),
-            sentence: sentence.into(),
-        }
+    pub fn refusal(rule: u8, code: &'static str, sentence: impl Into<Cow<'static, str>>) -> Explanation {
+        Explanation { rule: Some(Rule(rule)), code: Cow::Borrowed(code), sentence: sentence.into() }
     }
 }

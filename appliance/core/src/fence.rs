@@ -180,12 +180,7 @@ pub struct Expected {
 /// The reading half: do these readings show Off of this machine, twice, far enough apart, after our command?
 /// What the bench command prints; it knows no witnesses and yields no proof.
 #[must_use]
-pub fn judge(
-    machine: Option<MachineId>,
-    cause: Cause,
-    readings: &[Reading],
-    limits: &Limits,
-) -> Verdict {
+pub fn judge(machine: Option<MachineId>, cause: Cause, readings: &[Reading], limits: &Limits) -> Verdict {
     judge_under(Enforced, machine, cause, readings, limits)
 }
 
@@ -201,32 +196,19 @@ fn judge_under<R: Rules>(
         Cause::FoundOff { lease } => (ReadingSource::Bmc, lease, limits.found_off_gap_ms),
         Cause::Outlets => (ReadingSource::Outlets, Elapsed::default(), 0),
         Cause::Human { at } => {
-            return Verdict {
-                off: true,
-                first_off: Some(at),
-                last_off: Some(at),
-                why_not: None,
-            };
+            return Verdict { off: true, first_off: Some(at), last_off: Some(at), why_not: None };
         }
     };
-    let no = |why| Verdict {
-        off: false,
-        first_off: None,
-        last_off: None,
-        why_not: Some(why),
-    };
+    let no = |why| Verdict { off: false, first_off: None, last_off: None, why_not: Some(why) };
     if rules.enforces(Rule(29))
         && let Some(machine) = machine
-        && readings.iter().any(|r| {
-            r.source == ReadingSource::Bmc && r.identity.is_some_and(|i| !i.same_machine(machine))
-        })
+        && readings
+            .iter()
+            .any(|r| r.source == ReadingSource::Bmc && r.identity.is_some_and(|i| !i.same_machine(machine)))
     {
         return no(NotProven::WrongMachine);
     }
-    let own: Vec<&Reading> = readings
-        .iter()
-        .filter(|r| r.source == source && r.at >= not_before)
-        .collect();
+    let own: Vec<&Reading> = readings.iter().filter(|r| r.source == source && r.at >= not_before).collect();
     let Some(last) = own.last() else {
         return no(NotProven::TooFewReadings);
     };
@@ -234,17 +216,11 @@ fn judge_under<R: Rules>(
         return no(NotProven::NotOff);
     }
     // The final unbroken row of Off readings, each of which named the machine.
-    let row: Vec<&&Reading> = own
-        .iter()
-        .rev()
-        .take_while(|r| r.power == Power::Off)
-        .collect();
+    let row: Vec<&&Reading> = own.iter().rev().take_while(|r| r.power == Power::Off).collect();
     let Some(first) = row.last() else {
         return no(NotProven::NotOff);
     };
-    let named = source == ReadingSource::Outlets
-        || machine.is_none()
-        || row.iter().all(|r| r.identity.is_some());
+    let named = source == ReadingSource::Outlets || machine.is_none() || row.iter().all(|r| r.identity.is_some());
     if rules.enforces(Rule(29)) && !named {
         return no(NotProven::WrongMachine);
     }
@@ -252,17 +228,10 @@ fn judge_under<R: Rules>(
     if source == ReadingSource::Bmc && rules.enforces(Rule(23)) && !enough {
         return no(NotProven::TooFewReadings);
     }
-    if readings.iter().any(|r| {
-        r.source == ReadingSource::SecondProtocol && r.power == Power::On && r.at >= first.at
-    }) {
+    if readings.iter().any(|r| r.source == ReadingSource::SecondProtocol && r.power == Power::On && r.at >= first.at) {
         return no(NotProven::SecondProtocol);
     }
-    Verdict {
-        off: true,
-        first_off: Some(first.at),
-        last_off: Some(last.at),
-        why_not: None,
-    }
+    Verdict { off: true, first_off: Some(first.at), last_off: Some(last.at), why_not: None }
 }
 
 /// Makes the proof, or says why there is none (safety terms *proven off*, rules 23, 27, 29, 31).
@@ -295,10 +264,7 @@ pub fn prove<R: Rules>(
         return Err(NotProven::Stale);
     }
     let commanded = matches!(cause, Cause::Commanded { .. });
-    if commanded
-        && rules.enforces(Rule(29))
-        && now.elapsed.since(first_off) < limits.proof_not_before_ms
-    {
+    if commanded && rules.enforces(Rule(29)) && now.elapsed.since(first_off) < limits.proof_not_before_ms {
         return Err(NotProven::TooEarly);
     }
     // The rest of a packet's way: an answer that left before the power fell may arrive just after the first Off.
@@ -310,16 +276,8 @@ pub fn prove<R: Rules>(
         if evidence.last_renewal().is_some_and(|at| at > first_off) {
             return Err(NotProven::Renewed);
         }
-        let speaking = matches!(
-            evidence.assessment.network,
-            NetworkState::Alive | NetworkState::KernelOnly
-        );
-        if speaking
-            && evidence
-                .slot(Source::Icmp)
-                .latest()
-                .is_some_and(|run| run.last > first_off)
-        {
+        let speaking = matches!(evidence.assessment.network, NetworkState::Alive | NetworkState::KernelOnly);
+        if speaking && evidence.slot(Source::Icmp).latest().is_some_and(|run| run.last > first_off) {
             return Err(NotProven::Answered);
         }
     }
@@ -331,11 +289,5 @@ pub fn prove<R: Rules>(
         Cause::Outlets => Witness::Outlets,
         Cause::Human { .. } => Witness::Human,
     };
-    Ok(ProvenOff {
-        host: expected.host,
-        incident: expected.incident,
-        at: now.elapsed,
-        witness,
-        rules,
-    })
+    Ok(ProvenOff { host: expected.host, incident: expected.incident, at: now.elapsed, witness, rules })
 }

@@ -54,9 +54,7 @@ impl MachineId {
     /// (SMBIOS 2.6 stores them little-endian, RFC 9562 prints them big-endian).
     #[must_use]
     pub fn same_machine(self, other: MachineId) -> bool {
-        !self.is_placeholder()
-            && !other.is_placeholder()
-            && (self == other || self.swapped() == other)
+        !self.is_placeholder() && !other.is_placeholder() && (self == other || self.swapped() == other)
     }
 
     fn swapped(self) -> MachineId {

@@ -264,22 +264,10 @@ impl<K: Kind> Policy<K> {
             .filter_map(|info| {
                 let value = (info.get)(&limits);
                 let bound = K::bound(info);
-                (!bound.holds(value)).then_some(OutOfBound {
-                    key: info.key,
-                    value,
-                    bound,
-                    rule: info.rule,
-                })
+                (!bound.holds(value)).then_some(OutOfBound { key: info.key, value, bound, rule: info.rule })
             })
             .collect();
-        if beyond.is_empty() {
-            Ok(Policy {
-                limits,
-                kind: PhantomData,
-            })
-        } else {
-            Err(beyond)
-        }
+        if beyond.is_empty() { Ok(Policy { limits, kind: PhantomData }) } else { Err(beyond) }
     }
 
     /// The numbers.
@@ -291,10 +279,7 @@ impl<K: Kind> Policy<K> {
 
 impl Default for Policy<Site> {
     fn default() -> Self {
-        Policy {
-            limits: Limits::default(),
-            kind: PhantomData,
-        }
+        Policy { limits: Limits::default(), kind: PhantomData }
     }
 }
 
@@ -309,33 +294,19 @@ mod tests {
 
     #[test]
     fn a_number_on_the_dangerous_side_is_refused_with_its_key() {
-        let limits = Limits {
-            samples_min: 2,
-            storm_percent: 60,
-            ..Limits::default()
-        };
+        let limits = Limits { samples_min: 2, storm_percent: 60, ..Limits::default() };
         let beyond = Policy::<Site>::check(limits).unwrap_err();
-        assert_eq!(
-            beyond.iter().map(|b| b.key).collect::<Vec<_>>(),
-            ["samples_min", "storm_percent"]
-        );
+        assert_eq!(beyond.iter().map(|b| b.key).collect::<Vec<_>>(), ["samples_min", "storm_percent"]);
         assert!(beyond[0].to_string().contains("at least 3"));
     }
 
     #[cfg(feature = "lab")]
     #[test]
     fn a_lab_shortens_waits_but_never_the_evidence_or_the_proof() {
-        let short = Limits {
-            soak_ms: 5 * SECOND,
-            start_observe_ms: 5 * SECOND,
-            ..Limits::default()
-        };
+        let short = Limits { soak_ms: 5 * SECOND, start_observe_ms: 5 * SECOND, ..Limits::default() };
         assert!(Policy::<Lab>::check(short.clone()).is_ok());
         assert!(Policy::<Site>::check(short).is_err());
-        for info in Limits::TABLE
-            .iter()
-            .filter(|i| matches!(i.rule, 1..=3 | 23..=31))
-        {
+        for info in Limits::TABLE.iter().filter(|i| matches!(i.rule, 1..=3 | 23..=31)) {
             assert_eq!(info.lab, info.site, "{}", info.key);
         }
     }

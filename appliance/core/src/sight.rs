@@ -146,14 +146,10 @@ impl OwnSight {
             return Err(Doubt::References);
         }
         let dumb = u64::from(self.bmcs_dumb);
-        if dumb >= limits.blind_bmc_min
-            && dumb * 100 >= u64::from(self.bmcs_recent) * limits.blind_bmc_percent
-        {
+        if dumb >= limits.blind_bmc_min && dumb * 100 >= u64::from(self.bmcs_recent) * limits.blind_bmc_percent {
             return Err(Doubt::Bmcs);
         }
-        if u64::from(self.hosts_watched) >= limits.blind_hosts_min
-            && self.hosts_silent >= self.hosts_watched
-        {
+        if u64::from(self.hosts_watched) >= limits.blind_hosts_min && self.hosts_silent >= self.hosts_watched {
             return Err(Doubt::Everybody);
         }
         Ok(())

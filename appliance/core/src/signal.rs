@@ -213,9 +213,7 @@ impl ComponentCause {
     pub fn restart_helps(self) -> bool {
         match self {
             ComponentCause::Dead | ComponentCause::Hung | ComponentCause::Unknown => true,
-            ComponentCause::CertificateExpired
-            | ComponentCause::DiskFull
-            | ComponentCause::BadConfig => false,
+            ComponentCause::CertificateExpired | ComponentCause::DiskFull | ComponentCause::BadConfig => false,
         }
     }
 }
@@ -308,26 +306,12 @@ impl Signal {
     /// A single sample.
     #[must_use]
     pub fn sample(source: Source, seen: Seen, at: Elapsed) -> Signal {
-        Signal {
-            source,
-            seen,
-            first: at,
-            last: at,
-            count: 1,
-            drained_after_ms: 0,
-        }
+        Signal { source, seen, first: at, last: at, count: 1, drained_after_ms: 0 }
     }
 
     /// A run of equal samples.
     #[must_use]
     pub fn run(source: Source, seen: Seen, first: Elapsed, last: Elapsed, count: u32) -> Signal {
-        Signal {
-            source,
-            seen,
-            first,
-            last,
-            count: count.max(1),
-            drained_after_ms: 0,
-        }
+        Signal { source, seen, first, last, count: count.max(1), drained_after_ms: 0 }
     }
 }

@@ -16,9 +16,7 @@ pub const DAY: Millis = 24 * HOUR;
 
 /// Running time of the appliance in milliseconds, monotonic, carried over restarts by the journal.
 /// Down time counts zero, so a wait or a budget never passes while nobody was watching (rule 47).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Elapsed(pub u64);
 
 impl Elapsed {
@@ -54,10 +52,7 @@ impl Now {
     /// When a right given now for `span` expires.
     #[must_use]
     pub fn expiry(self, span: Millis) -> Expiry {
-        Expiry {
-            elapsed: self.elapsed.plus(span),
-            wall_ms: self.wall_ms.saturating_add_unsigned(span),
-        }
+        Expiry { elapsed: self.elapsed.plus(span), wall_ms: self.wall_ms.saturating_add_unsigned(span) }
     }
 }
 

@@ -1,9 +1,7 @@
 //! A host as the decisions know it.
 
 use crate::assess::Assessment;
-use crate::id::{
-    BootId, ClusterId, DomainId, HostId, IncidentId, MachineId, PoolId, StorageId, VersionId,
-};
+use crate::id::{BootId, ClusterId, DomainId, HostId, IncidentId, MachineId, PoolId, StorageId, VersionId};
 use crate::policy::Limits;
 use crate::time::{DAY, Elapsed, Millis, Now};
 use serde::{Deserialize, Serialize};
@@ -75,13 +73,7 @@ pub struct Marks {
 
 impl Default for Marks {
     fn default() -> Self {
-        Marks {
-            paused: false,
-            maintenance_until: None,
-            foreign_since: None,
-            cmdb: CmdbState::NotKept,
-            is_self: false,
-        }
+        Marks { paused: false, maintenance_until: None, foreign_since: None, cmdb: CmdbState::NotKept, is_self: false }
     }
 }
 
@@ -134,9 +126,7 @@ pub(crate) fn remember<T>(list: &mut Vec<T>, item: T, most: usize) {
 /// How many moments of a list lie within `span` before now.
 #[must_use]
 pub fn within(list: &[Elapsed], span: Millis, now: Now) -> u64 {
-    list.iter()
-        .filter(|&&at| now.elapsed.since(at) < span)
-        .count() as u64
+    list.iter().filter(|&&at| now.elapsed.since(at) < span).count() as u64
 }
 
 impl History {
@@ -144,14 +134,11 @@ impl History {
     /// at most 60 s (rule 3).
     #[must_use]
     pub fn patience_ms(&self, limits: &Limits, now: Now) -> Millis {
-        let recent = self
-            .benign_silences
-            .iter()
-            .filter(|(at, _)| now.elapsed.since(*at) < 30 * DAY);
+        let recent = self.benign_silences.iter().filter(|(at, _)| now.elapsed.since(*at) < 30 * DAY);
         match recent.map(|&(_, span)| span).max() {
-            Some(span) if span > limits.benign_silence_ms => (span * limits.benign_factor_percent
-                / 100)
-                .clamp(limits.lease_overdue_ms, limits.benign_cap_ms),
+            Some(span) if span > limits.benign_silence_ms => {
+                (span * limits.benign_factor_percent / 100).clamp(limits.lease_overdue_ms, limits.benign_cap_ms)
+            }
             _ => limits.lease_overdue_ms,
         }
     }
@@ -166,9 +153,7 @@ impl History {
     /// Time a boot of this host may take: 15 min, or its learned p99 × 1.5 if that is longer (rule 9).
     #[must_use]
     pub fn boot_budget_ms(&self, limits: &Limits) -> Millis {
-        let learned = self
-            .boot_p99_ms
-            .map_or(0, |p99| p99 * limits.boot_factor_percent / 100);
+        let learned = self.boot_p99_ms.map_or(0, |p99| p99 * limits.boot_factor_percent / 100);
         learned.max(limits.boot_budget_ms)
     }
 }

@@ -91,11 +91,7 @@ impl Rung {
     pub fn destructive(self) -> bool {
         match self {
             Rung::Reimage => true,
-            Rung::RestartComponent(_)
-            | Rung::SoftReboot
-            | Rung::PowerCycle
-            | Rung::Replace
-            | Rung::Human => false,
+            Rung::RestartComponent(_) | Rung::SoftReboot | Rung::PowerCycle | Rung::Replace | Rung::Human => false,
         }
     }
 }

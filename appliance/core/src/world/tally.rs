@@ -108,9 +108,7 @@ impl Contribution {
             serves: host.serves(),
             spare: host.role == Role::Spare && host.lifecycle == Lifecycle::InService,
             control_plane: host.control_plane(),
-            schedulable: host.serves()
-                && !host.assessment.node.is_none_or(|n| n.cordoned)
-                && host.our_cordon.is_none(),
+            schedulable: host.serves() && !host.assessment.node.is_none_or(|n| n.cordoned) && host.our_cordon.is_none(),
             ready: host.ready(),
             bad: host.bad(),
             silent_since: silent.then_some(host.assessment.network_since),
@@ -156,11 +154,7 @@ impl Tallies {
             add(&mut tally.schedulable, c.schedulable, sign);
             add(&mut tally.ready, c.schedulable && c.ready, sign);
             add(&mut tally.control_planes, c.control_plane, sign);
-            add(
-                &mut tally.control_planes_ready,
-                c.control_plane && c.ready,
-                sign,
-            );
+            add(&mut tally.control_planes_ready, c.control_plane && c.ready, sign);
             if c.bad {
                 if sign > 0 {
                     tally.bad.insert(c.host)
@@ -210,11 +204,7 @@ impl Tallies {
         if let Some(cluster) = reservation.cluster {
             let tally = self.clusters.entry(cluster).or_default();
             add(&mut tally.permits, true, sign);
-            add(
-                &mut tally.control_plane_permits,
-                reservation.control_plane,
-                sign,
-            );
+            add(&mut tally.control_plane_permits, reservation.control_plane, sign);
         }
         for domain in &reservation.domains {
             let permits = &mut self.domains.entry(*domain).or_default().permits;
@@ -242,10 +232,7 @@ impl Tallies {
         incidents: impl Iterator<Item = &'a Incident>,
         actions: Vec<Elapsed>,
     ) -> Tallies {
-        let mut tallies = Tallies {
-            actions,
-            ..Tallies::default()
-        };
+        let mut tallies = Tallies { actions, ..Tallies::default() };
         for host in hosts {
             tallies.add(&Contribution::of(host, None));
         }
@@ -266,8 +253,5 @@ impl Tallies {
 }
 
 fn disruptive(incident: &Incident) -> Option<&Reservation> {
-    incident
-        .reservation
-        .as_ref()
-        .filter(|r| r.rung.disruptive() || r.rung == Rung::Human)
+    incident.reservation.as_ref().filter(|r| r.rung.disruptive() || r.rung == Rung::Human)
 }
