@@ -1,1 +1,11 @@
-//! The simulator.
+//! The simulator: a seeded world of machines, networks, clusters and people around the production decision core, on
+//! virtual time. Single-threaded; no clock, no hash order, no randomness but its own seeded generator.
+//!
+//! This crate must never be part of the appliance that stands at a site: it is behind the feature `lab`.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod broken;
+pub mod chance;
+pub mod fault;
+pub mod stats;
+pub mod watch;

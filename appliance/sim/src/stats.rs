@@ -1,0 +1,91 @@
+//! Raw counts of a run, from which the statistics table is made.
+
+use crate::fault::Cure;
+use crate::watch::WorldTime;
+use healing::id::{HostId, IncidentId};
+use healing::rules::Rule;
+use healing::time::Millis;
+use healing::world::incident::{Diagnosis, End, Rung, Timings};
+use std::collections::BTreeMap;
+
+/// An incident that ended, or was still open at the end of the run (`end` is `None`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IncidentStats {
+    /// Its number.
+    pub id: IncidentId,
+    /// Whose.
+    pub host: HostId,
+    /// Its last diagnosis.
+    pub diagnosis: Diagnosis,
+    /// How it ended.
+    pub end: Option<End>,
+    /// When it opened, true time.
+    pub opened_at: WorldTime,
+    /// When it ended, or the end of the run.
+    pub ended_at: WorldTime,
+    /// When the host really went silent, if it did.
+    pub silent_at: Option<WorldTime>,
+    /// Silence to permission.
+    pub permit_ms: Option<Millis>,
+    /// Silence to proof of off.
+    pub proven_ms: Option<Millis>,
+    /// Silence to release.
+    pub released_ms: Option<Millis>,
+    /// Stages in the appliance's own time.
+    pub timings: Timings,
+    /// The rungs of its ladder that were entered.
+    pub rungs: Vec<Rung>,
+    /// The name of the fault that the host had, if one was injected on it.
+    pub fault: Option<&'static str>,
+    /// What cures that fault.
+    pub cure: Option<Cure>,
+    /// What it waits for at the end of the run, if it does: rule and code.
+    pub waiting_for: Option<(Option<Rule>, String)>,
+    /// Rules that blocked it, with the milliseconds of each.
+    pub blocked_ms: Vec<(Rule, Millis)>,
+}
+
+/// All counts of one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// The seed.
+    pub seed: u64,
+    /// Hosts.
+    pub hosts: u32,
+    /// World time that passed.
+    pub world_ms: Millis,
+    /// Incidents, by opening.
+    pub incidents: Vec<IncidentStats>,
+    /// Faults injected, by name.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Diagnoses that an incident bore at any time, each counted once per incident.
+    pub diagnoses: BTreeMap<Diagnosis, u64>,
+    /// Rungs entered.
+    pub rungs: BTreeMap<Rung, u64>,
+    /// Power or reboot commands that reached a host which was healthy just before, from the truth.
+    pub healthy_power_cycled: u64,
+    /// Hosts power-cycled, in any state.
+    pub power_offs: u64,
+    /// Decisions.
+    pub decisions: u64,
+    /// Calls outside.
+    pub calls: u64,
+    /// Pages.
+    pub pages: u64,
+    /// What the modelled operator did, by word.
+    pub operator: BTreeMap<&'static str, u64>,
+    /// Explanations by rule and code: how often a notice carried them.
+    pub explained: BTreeMap<(Option<Rule>, String), u64>,
+    /// Hosts unhealthy at the end, with the fault they have.
+    pub unhealthy_at_end: Vec<(HostId, Option<&'static str>)>,
+    /// Appliance restarts.
+    pub restarts: u64,
+}
+
+impl Stats {
+    /// Host-hours simulated.
+    #[must_use]
+    pub fn host_hours(&self) -> u64 {
+        self.world_ms * u64::from(self.hosts) / healing::time::HOUR
+    }
+}
