@@ -109,6 +109,10 @@ pub struct History {
     pub boot_p99_ms: Option<Millis>,
     /// The last boot of the node seen while Ready.
     pub last_boot: Option<BootId>,
+    /// The incident that this spare is promised to.
+    pub promised: Option<IncidentId>,
+    /// A person returned it to service, and our cordon is still to be removed.
+    pub returned: bool,
     /// A person said no to healing the present illness: no new incident until it was Ready again.
     pub declined: bool,
     /// Until when an orderly reboot holds power back (rule 33).

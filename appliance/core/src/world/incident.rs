@@ -330,6 +330,8 @@ pub struct Incident {
     pub ticket_at: Option<Elapsed>,
     /// The spare that takes its place.
     pub spare: Option<HostId>,
+    /// An identity alarm stopped its fence: power-on is exempt from the identity check (rule 29).
+    pub alarmed: bool,
     /// A person approved.
     pub approval: Option<Approval>,
     /// A person said no: the ladder ends.

@@ -23,6 +23,8 @@ pub struct ClusterTally {
     pub ready: u32,
     /// Control-plane hosts.
     pub control_planes: u32,
+    /// The same by number.
+    pub control_plane_hosts: BTreeSet<HostId>,
     /// Control-plane hosts that are Ready.
     pub control_planes_ready: u32,
     /// Hosts that are bad (rule 5).
@@ -155,6 +157,13 @@ impl Tallies {
             add(&mut tally.ready, c.schedulable && c.ready, sign);
             add(&mut tally.control_planes, c.control_plane, sign);
             add(&mut tally.control_planes_ready, c.control_plane && c.ready, sign);
+            if c.control_plane {
+                if sign > 0 {
+                    tally.control_plane_hosts.insert(c.host)
+                } else {
+                    tally.control_plane_hosts.remove(&c.host)
+                };
+            }
             if c.bad {
                 if sign > 0 {
                     tally.bad.insert(c.host)

@@ -1,0 +1,162 @@
+//! Configuration events. What the world learned about a record (assessment, history, freeze) survives a new definition.
+
+use crate::command::{Loudness, Notice, Outcome, WakeTarget, Wakeup};
+use crate::event::{Change, Config};
+use crate::explain::Explanation;
+use crate::id::HostId;
+use crate::rules::Rules;
+use crate::time::Now;
+use crate::world::World;
+use crate::world::host::{Host, Link};
+
+/// Most hosts of a site. The appliance is measured at 10,000; this is the limit behind which it refuses.
+const HOSTS_MAX: usize = 20_000;
+
+pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> Outcome<R> {
+    let mut out = Outcome::default();
+    let refuse = |code, sentence: String| Notice {
+        host: None,
+        incident: None,
+        loudness: Loudness::Log,
+        explanation: Explanation::note(code, sentence),
+        at: now,
+    };
+    match config {
+        Config::Policy { limits, version } => {
+            out.changes.push(Change::Limits { limits: limits.clone(), version: *version });
+        }
+        Config::Cluster(cluster) => {
+            let mut new = (**cluster).clone();
+            match world.clusters.get(&new.id) {
+                Some(old) => {
+                    new.armed = old.armed;
+                    new.paused = old.paused;
+                    new.freeze = old.freeze;
+                    new.freeze_ended = old.freeze_ended;
+                    new.careful = old.careful;
+                    new.released_hosts.clone_from(&old.released_hosts);
+                }
+                // A new cluster only observes until a person arms it (rule 52).
+                None => new.armed = false,
+            }
+            out.changes.push(Change::Cluster(Box::new(new)));
+        }
+        Config::Pool(pool) => out.changes.push(Change::Pool(pool.clone())),
+        Config::Domain(domain) => {
+            let mut new = (**domain).clone();
+            if let Some(old) = world.domains.get(&new.id) {
+                new.paused = old.paused;
+                new.correlated = old.correlated;
+            }
+            out.changes.push(Change::Domain(Box::new(new)));
+        }
+        Config::Host(host) => match place(world, host) {
+            Ok(new) => out.changes.push(Change::Host(Box::new(new))),
+            Err(why) => out.notices.push(refuse("host-refused", why)),
+        },
+        Config::RemoveHost(id) => match world.hosts.get(id) {
+            Some(host) if host.incident.is_none() => out.changes.push(Change::RemoveHost(*id)),
+            Some(host) => out.notices.push(refuse(
+                "host-in-incident",
+                format!("{} has an open incident and stays: end or deny it, then remove the host", host.name),
+            )),
+            None => out.notices.push(refuse("no-such-host", format!("there is no host {}", id.0))),
+        },
+        Config::Link { host, link } => {
+            if let Some(mut new) = world.hosts.get(host).cloned() {
+                new.link = *link;
+                if *link == Link::Mismatch {
+                    out.notices.push(Notice {
+                        host: Some(*host),
+                        incident: new.incident,
+                        loudness: Loudness::Page,
+                        explanation: Explanation::refusal(
+                            29,
+                            "identity-mismatch",
+                            format!("the BMC recorded for {} is another machine's: no power until a person corrects the record", new.name),
+                        ),
+                        at: now,
+                    });
+                }
+                out.changes.push(Change::Host(Box::new(new)));
+            }
+        }
+        Config::Cmdb { host, state } => {
+            if let Some(mut new) = world.hosts.get(host).cloned() {
+                new.marks.cmdb = *state;
+                out.changes.push(Change::Host(Box::new(new)));
+            }
+        }
+        Config::SpareProof { host, proof } => {
+            if let Some(mut new) = world.hosts.get(host).cloned() {
+                new.spare_proof = Some(*proof);
+                out.changes.push(Change::Host(Box::new(new)));
+            }
+        }
+    }
+    out.changes.retain(|change| !no_change(world, change));
+    if let Config::Link { host, .. } = config {
+        wake(world, *host, now, &mut out);
+    }
+    out
+}
+
+fn wake<R: Rules>(world: &World, host: HostId, now: Now, out: &mut Outcome<R>) {
+    if world.hosts.get(&host).is_some_and(|h| h.incident.is_some()) {
+        out.wakeups.push(Wakeup { target: WakeTarget::Host(host), at: now.elapsed });
+    }
+}
+
+/// The record as it will stand, or why it may not.
+fn place(world: &World, host: &Host) -> Result<Host, String> {
+    let mut new = host.clone();
+    match world.hosts.get(&new.id) {
+        Some(old) => {
+            new.assessment = old.assessment;
+            new.history.clone_from(&old.history);
+            new.incident = old.incident;
+            new.our_cordon = old.our_cordon;
+            new.our_taint = old.our_taint;
+            new.held_off = old.held_off;
+            new.lifecycle = old.lifecycle;
+            new.marks = old.marks;
+            if old.machine != new.machine {
+                // Another identity is another machine: the link must be shown again (rule 29).
+                new.link = Link::Unbound;
+            }
+        }
+        None if world.hosts.len() >= HOSTS_MAX => {
+            return Err(format!(
+                "{} is host number {} of at most {HOSTS_MAX}: it was not added",
+                new.name,
+                world.hosts.len() + 1
+            ));
+        }
+        None => {}
+    }
+    if new.machine.is_placeholder() && new.link == Link::Linked {
+        new.link = Link::Unbound;
+    }
+    if new.domains.len() > 8 || new.versions.len() > 8 {
+        return Err(format!("{} names more than 8 domains or versions: it was not added", new.name));
+    }
+    // The same identity on two hosts counts as none (terms, *linked*).
+    let mut others = world.hosts.values().filter(|_| new.link == Link::Linked);
+    if let Some(twin) = others.find(|h| h.id != new.id && h.machine.same_machine(new.machine)) {
+        return Err(format!(
+            "{} has the machine identity of {}: it was not added, correct one of the two records",
+            new.name, twin.name
+        ));
+    }
+    Ok(new)
+}
+
+fn no_change(world: &World, change: &Change) -> bool {
+    match change {
+        Change::Cluster(c) => world.clusters.get(&c.id) == Some(c),
+        Change::Pool(p) => world.pools.get(&p.id) == Some(p),
+        Change::Domain(d) => world.domains.get(&d.id) == Some(d),
+        Change::Host(h) => world.hosts.get(&h.id) == Some(h),
+        _ => false,
+    }
+}

@@ -1,0 +1,253 @@
+//! What people order. They append events on the same path as everything else; nothing here waives a rule.
+
+use crate::command::{Loudness, Notice, Outcome, WakeTarget, Wakeup};
+use crate::event::{Change, Operator, Scope};
+use crate::explain::Explanation;
+use crate::id::{HostId, IncidentId};
+use crate::rules::Rules;
+use crate::time::Now;
+use crate::world::World;
+use crate::world::host::{Lifecycle, Link};
+use crate::world::incident::{Approval, Incident};
+use crate::world::scope::{ColdStart, ObserveOnly, Site};
+
+/// Most hosts that a person may name at once (freeze release, cold start).
+const NAMED_MAX: usize = 20_000;
+
+pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outcome<R> {
+    let mut out = Outcome::default();
+    match order {
+        Operator::Pause { scope, paused } => pause(world, *scope, *paused, now, &mut out),
+        Operator::ObserveOnly(on) => {
+            let mut site = world.site.clone();
+            site.observe_only = if *on {
+                Some(ObserveOnly::Ordered)
+            } else {
+                // Leaving it is like a start: look before acting.
+                Some(ObserveOnly::Starting { until: now.elapsed.plus(world.limits.start_observe_ms) })
+            };
+            put_site(world, site, &mut out);
+            out.wakeups.push(Wakeup { target: WakeTarget::Site, at: now.elapsed.plus(world.limits.start_observe_ms) });
+        }
+        Operator::Arm { cluster, armed } => match world.clusters.get(cluster) {
+            Some(old) => {
+                let mut new = old.clone();
+                new.armed = *armed;
+                out.changes.push(Change::Cluster(Box::new(new)));
+            }
+            None => refuse(&mut out, now, "no-such-cluster", format!("there is no cluster {}", cluster.0)),
+        },
+        Operator::Approve { incident, rung } => with(world, *incident, now, &mut out, |incident, host_boot, power| {
+            incident.approval = Some(Approval {
+                rung: *rung,
+                diagnosis: incident.diagnosis,
+                boot: host_boot,
+                power,
+                expires: now.expiry(world.limits.approval_ms),
+            });
+            Ok(())
+        }),
+        Operator::Deny { incident } => with(world, *incident, now, &mut out, |incident, _, _| {
+            incident.denied = true;
+            Ok(())
+        }),
+        Operator::ConfirmOff { incident, machine } => {
+            let record = world.incidents.get(incident).and_then(|i| world.hosts.get(&i.host)).map(|h| h.machine);
+            with(world, *incident, now, &mut out, |incident, _, _| {
+                if !record.is_some_and(|m| m.same_machine(*machine)) {
+                    return Err("the serial typed is not this host's: nothing was confirmed, read it off the machine"
+                        .to_owned());
+                }
+                incident.fence.human_confirmed = Some(now.elapsed);
+                Ok(())
+            });
+        }
+        Operator::ResetBreaker => {
+            let mut site = world.site.clone();
+            site.breaker = None;
+            site.failed_in_a_row = 0;
+            put_site(world, site, &mut out);
+            for version in world.versions.values().filter(|v| v.failures > 0) {
+                let cleared = crate::world::scope::Version { id: version.id, failures: 0 };
+                out.changes.push(Change::Version(Box::new(cleared)));
+            }
+        }
+        Operator::LiftPowerFreeze => {
+            let mut site = world.site.clone();
+            site.power_freeze = None;
+            site.watched_off.clear();
+            put_site(world, site, &mut out);
+        }
+        Operator::ReleaseHosts { cluster, hosts } => match world.clusters.get(cluster) {
+            Some(old) => {
+                let mut new = old.clone();
+                new.released_hosts.clone_from(hosts);
+                new.released_hosts.truncate(64);
+                out.changes.push(Change::Cluster(Box::new(new)));
+            }
+            None => refuse(&mut out, now, "no-such-cluster", format!("there is no cluster {}", cluster.0)),
+        },
+        Operator::Maintenance { host, until } => put_host(world, *host, now, &mut out, |h| {
+            h.marks.maintenance_until = *until;
+        }),
+        Operator::ReturnHost(host) => return_host(world, *host, now, &mut out),
+        Operator::ColdStart { hosts } => cold_start(world, hosts, now, &mut out),
+        Operator::EndColdStart => {
+            let mut site = world.site.clone();
+            site.cold_start = None;
+            put_site(world, site, &mut out);
+        }
+        Operator::RequestHeal(host) => match world.hosts.get(host) {
+            Some(known) if known.incident.is_some() => out.wakeups.push(wake(*host, now)),
+            Some(known) => {
+                let mut new = known.clone();
+                new.history.declined = false;
+                out.changes.push(Change::Host(Box::new(new)));
+                out.wakeups.push(wake(*host, now));
+            }
+            None => refuse(&mut out, now, "no-such-host", format!("there is no host {}", host.0)),
+        },
+    }
+    out
+}
+
+fn wake(host: HostId, now: Now) -> Wakeup {
+    Wakeup { target: WakeTarget::Host(host), at: now.elapsed }
+}
+
+fn refuse<R: Rules>(out: &mut Outcome<R>, now: Now, code: &'static str, sentence: String) {
+    let explanation = Explanation::note(code, sentence);
+    out.notices.push(Notice { host: None, incident: None, loudness: Loudness::Log, explanation, at: now });
+}
+
+fn put_site<R: Rules>(world: &World, site: Site, out: &mut Outcome<R>) {
+    if site != world.site {
+        out.changes.push(Change::Site(Box::new(site)));
+    }
+}
+
+fn put_host<R: Rules>(
+    world: &World,
+    id: HostId,
+    now: Now,
+    out: &mut Outcome<R>,
+    change: impl FnOnce(&mut crate::world::host::Host),
+) {
+    let Some(known) = world.hosts.get(&id) else {
+        return refuse(out, now, "no-such-host", format!("there is no host {}", id.0));
+    };
+    let mut new = known.clone();
+    change(&mut new);
+    if new != *known {
+        out.changes.push(Change::Host(Box::new(new)));
+    }
+    out.wakeups.push(wake(id, now));
+}
+
+fn with<R: Rules>(
+    world: &World,
+    id: IncidentId,
+    now: Now,
+    out: &mut Outcome<R>,
+    change: impl FnOnce(&mut Incident, Option<crate::id::BootId>, crate::signal::Power) -> Result<(), String>,
+) {
+    let Some((known, host)) = world.incidents.get(&id).and_then(|i| Some((i, world.hosts.get(&i.host)?))) else {
+        return refuse(out, now, "no-such-incident", format!("incident {} is not open: nothing was changed", id.0));
+    };
+    let mut new = known.clone();
+    match change(&mut new, host.assessment.node.map(|n| n.boot), host.assessment.power) {
+        Ok(()) => {
+            out.changes.push(Change::Incident(Box::new(new)));
+            out.wakeups.push(wake(known.host, now));
+        }
+        Err(why) => refuse(out, now, "refused", why),
+    }
+}
+
+/// A pause sets one field that hosts read, cancels the steps under it, and wakes their incidents (rule 49).
+fn pause<R: Rules>(world: &World, scope: Scope, paused: bool, now: Now, out: &mut Outcome<R>) {
+    match scope {
+        Scope::Site => {
+            let mut site = world.site.clone();
+            site.paused = paused;
+            put_site(world, site, out);
+        }
+        Scope::Cluster(id) => {
+            if let Some(mut new) = world.clusters.get(&id).cloned() {
+                new.paused = paused;
+                out.changes.push(Change::Cluster(Box::new(new)));
+            }
+        }
+        Scope::Domain(id) => {
+            if let Some(mut new) = world.domains.get(&id).cloned() {
+                new.paused = paused;
+                out.changes.push(Change::Domain(Box::new(new)));
+            }
+        }
+        Scope::Host(id) => {
+            if let Some(mut new) = world.hosts.get(&id).cloned() {
+                new.marks.paused = paused;
+                out.changes.push(Change::Host(Box::new(new)));
+            }
+        }
+    }
+    for incident in world.incidents.values() {
+        let Some(host) = world.hosts.get(&incident.host) else { continue };
+        let under = match scope {
+            Scope::Site => true,
+            Scope::Cluster(id) => host.cluster == Some(id),
+            Scope::Domain(id) => host.domains.contains(&id),
+            Scope::Host(id) => host.id == id,
+        };
+        if !under {
+            continue;
+        }
+        if paused && let Some(running) = &incident.running {
+            out.cancels.push(running.step);
+        }
+        out.wakeups.push(wake(host.id, now));
+    }
+}
+
+/// Returns a quarantined or flapping host: it counts again, and what we cordoned is uncordoned by a small incident.
+fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<R>) {
+    let Some(known) = world.hosts.get(&id) else {
+        return refuse(out, now, "no-such-host", format!("there is no host {}", id.0));
+    };
+    let mut new = known.clone();
+    new.lifecycle = Lifecycle::InService;
+    new.history.flap = (0, now.elapsed);
+    new.history.heals.clear();
+    new.history.declined = false;
+    new.history.returned = true;
+    out.changes.push(Change::Host(Box::new(new)));
+    out.wakeups.push(wake(id, now));
+}
+
+/// Arms a cold start for named hosts (rule 58). Hosts that are not linked are refused by name.
+fn cold_start<R: Rules>(world: &World, hosts: &[HostId], now: Now, out: &mut Outcome<R>) {
+    let linked = |id: &&HostId| world.hosts.get(id).is_some_and(|h| h.link == Link::Linked);
+    let named: Vec<HostId> = hosts.iter().filter(linked).copied().take(NAMED_MAX).collect();
+    if named.len() < hosts.len() {
+        let left = hosts.len() - named.len();
+        refuse(
+            out,
+            now,
+            "cold-start-unlinked",
+            format!("{left} of the named hosts are not linked and stay as they are"),
+        );
+    }
+    if named.is_empty() {
+        // An empty target set means nobody (rule 17).
+        return refuse(out, now, "cold-start-nobody", "no host was named: nothing was armed".to_owned());
+    }
+    let mut site = world.site.clone();
+    site.cold_start = Some(ColdStart {
+        hosts: named.clone(),
+        expires: now.expiry(world.limits.cold_start_ms),
+        api_ready_at: None,
+        last_on: Vec::new(),
+    });
+    put_site(world, site, out);
+    out.wakeups.extend(named.into_iter().map(|id| wake(id, now)));
+}

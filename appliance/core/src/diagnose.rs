@@ -1,0 +1,150 @@
+//! Diagnosis: what the evidence of one host, its scopes and our own sight say is wrong. Named as in design section 4.
+
+use crate::assess::{BmcState, LeaseState, NetworkState, Probe};
+use crate::decide::Case;
+use crate::observe::bmc_silent_since;
+use crate::rules::Rules;
+use crate::signal::{Component, ComponentCause, HardwareFault, Power};
+use crate::time::{MINUTE, Millis};
+use crate::world::host::within;
+use crate::world::incident::{BootFailure, Diagnosis};
+
+/// A request to boot counts for this long.
+const BOOT_REQUEST_MS: Millis = 10 * MINUTE;
+
+/// What is wrong with the host, or `None` if nothing is.
+#[must_use]
+pub(crate) fn diagnose<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
+    let ill = own_illness(case)?;
+    Some(scoped(case, ill).unwrap_or(ill))
+}
+
+/// A condition of site, cluster or domain that outranks what the host shows by itself.
+fn scoped<R: Rules>(case: &Case<'_, R>, ill: Diagnosis) -> Option<Diagnosis> {
+    let limits = &case.world.limits;
+    let silent = case.host.assessment.network == NetworkState::Silent;
+    let by_network = matches!(ill, Diagnosis::KernelDead | Diagnosis::HostHung | Diagnosis::Unknown);
+    if !by_network {
+        return None;
+    }
+    if case.view.sight.check(limits, &case.host.domains, case.now).is_err() {
+        return Some(Diagnosis::Blind);
+    }
+    if silent {
+        let outage = case.host.domains.iter().find(|d| {
+            case.domain(**d).and_then(|d| d.correlated).is_some_and(|c| c.outage && !c.serial && c.canary.is_none())
+        });
+        if let Some(domain) = outage {
+            return Some(Diagnosis::DomainOutage(*domain));
+        }
+    }
+    if case.cluster().is_some_and(|c| c.freeze.is_some()) {
+        return Some(Diagnosis::SiteStorm);
+    }
+    if case.host.control_plane() && vip_silent(case) {
+        return Some(Diagnosis::VipLost);
+    }
+    if case.view.sight.api_unreachable(limits, case.now) {
+        return Some(Diagnosis::ApiUnreachable);
+    }
+    None
+}
+
+fn vip_silent<R: Rules>(case: &Case<'_, R>) -> bool {
+    let api = case.view.sight.cluster.as_ref().map(|c| c.api);
+    api.is_some_and(|api| {
+        api.unreachable_since.is_none()
+            && api.vip_silent_since.is_some_and(|at| case.since(at) >= case.world.limits.api_unreachable_ms)
+    })
+}
+
+/// What the host shows by itself.
+fn own_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
+    let host = &case.host;
+    let seen = host.assessment;
+    let limits = &case.world.limits;
+    let silent = seen.network == NetworkState::Silent;
+    let agent = seen.agent;
+
+    if !host.ready() || silent {
+        if host.history.rebooting_until.is_some_and(|until| case.now.elapsed < until) {
+            return Some(Diagnosis::Rebooting);
+        }
+        let looping = within(&host.history.boots, limits.boot_loop_window_ms, case.now) >= limits.boot_loop_count;
+        if looping && case.enforces(9) {
+            return Some(Diagnosis::BootFailed(BootFailure::Loop));
+        }
+        let asked = seen.asked_to_boot.filter(|&at| case.since(at) < BOOT_REQUEST_MS);
+        if asked.is_some() && !seen.answers() && case.incident.as_ref().is_none_or(|i| i.job.is_none()) {
+            return Some(Diagnosis::BootFailed(BootFailure::NoLocalBoot));
+        }
+    }
+    match seen.network {
+        NetworkState::Silent => Some(silent_illness(case)),
+        NetworkState::KernelOnly => Some(flapping_or(case, Diagnosis::HostHung)),
+        NetworkState::ProcessDead => Some(match agent.and_then(|a| a.failing) {
+            Some((component, cause)) => Diagnosis::ComponentFailed(component, cause),
+            None => Diagnosis::ComponentFailed(Component::Kubelet, ComponentCause::Dead),
+        }),
+        NetworkState::Alive | NetworkState::Unknown => living_illness(case),
+    }
+}
+
+fn silent_illness<R: Rules>(case: &Case<'_, R>) -> Diagnosis {
+    let seen = case.host.assessment;
+    if seen.power == Power::Off {
+        return match seen.hardware {
+            Some(fault) => Diagnosis::HardwareFault(fault),
+            None => Diagnosis::PoweredOff,
+        };
+    }
+    // Somebody who renews a Lease or whose agent reports is alive, whatever our probes say.
+    let renewed_since = case.view.evidence.last_renewal().zip(case.view.evidence.silence());
+    let renews = renewed_since.is_some_and(|(at, (_, since))| at > since.plus(case.world.limits.silent_ms));
+    if seen.agent.is_some() || (renews && seen.lease <= LeaseState::Late) {
+        return Diagnosis::NodeLostNetwork;
+    }
+    if let Some(fault) = seen.hardware
+        && fault != HardwareFault::PowerSupply
+    {
+        return Diagnosis::HardwareFault(fault);
+    }
+    flapping_or(case, Diagnosis::KernelDead)
+}
+
+fn flapping_or<R: Rules>(case: &Case<'_, R>, otherwise: Diagnosis) -> Diagnosis {
+    let limits = &case.world.limits;
+    if case.host.history.flap_points(limits, case.now) >= limits.flap_points { Diagnosis::Flapping } else { otherwise }
+}
+
+fn living_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
+    let seen = case.host.assessment;
+    if let Some(agent) = seen.agent {
+        if agent.disk_broken {
+            return Some(Diagnosis::DiskOrOsBroken);
+        }
+        if let Some((component, cause)) = agent.failing {
+            return Some(Diagnosis::ComponentFailed(component, cause));
+        }
+    }
+    if seen.kubelet_hung {
+        return Some(Diagnosis::ComponentFailed(Component::Kubelet, ComponentCause::Hung));
+    }
+    if seen.api_server == Probe::Failing {
+        return Some(Diagnosis::ComponentFailed(Component::ApiServer, ComponentCause::Unknown));
+    }
+    if seen.etcd_member == Probe::Failing {
+        return Some(Diagnosis::ComponentFailed(Component::Etcd, ComponentCause::Unknown));
+    }
+    let watched = case.view.sight.watch_live_since(&case.world.limits, case.now).is_some();
+    let not_ready = seen.node.is_some_and(|n| n.ready != Some(true));
+    if seen.network == NetworkState::Alive && watched && (not_ready || seen.lease == LeaseState::Expired) {
+        return Some(Diagnosis::Unknown);
+    }
+    if seen.agent.is_some_and(|a| a.certificate_expiring) {
+        return Some(Diagnosis::CertificateExpiring);
+    }
+    let dumb = matches!(seen.bmc, BmcState::Trouble(_))
+        && bmc_silent_since(case.view).is_some_and(|at| case.since(at) >= case.world.limits.page_ms);
+    dumb.then_some(Diagnosis::BmcUnreachable)
+}

@@ -1,0 +1,366 @@
+//! Evidence: rules 1, 2, 3, 4, 9, 29 (linked) and 33.
+
+use super::Answer;
+use crate::assess::{NetworkState, Probe};
+use crate::command::LastLook;
+use crate::decide::Case;
+use crate::explain::Explanation;
+use crate::rules::Rules;
+use crate::signal::{BootStage, Power, Seen, Source};
+use crate::time::{Elapsed, Millis, SECOND};
+use crate::world::host::Link;
+use crate::world::incident::{Diagnosis, Rung};
+
+/// A network sample older than this backs no decision: probes leave each second or two.
+const FRESH_MS: Millis = 10 * SECOND;
+
+/// Rule 4: own sight.
+pub(super) fn sight<R: Rules>(case: &Case<'_, R>) -> Answer {
+    if !case.enforces(4) {
+        return Ok(());
+    }
+    case.view.sight.check(&case.world.limits, &case.host.domains, case.now).map_err(|doubt| {
+        Explanation::refusal(
+            4,
+            "blind",
+            format!("own sight is in doubt ({doubt:?}); acting on nobody until it is good"),
+        )
+    })
+}
+
+/// Rule 29: the BMC must be proven to be this machine's.
+pub(super) fn linked<R: Rules>(case: &Case<'_, R>) -> Answer {
+    if case.enforces(29) && case.host.link != Link::Linked {
+        return Err(Explanation::refusal(
+            29,
+            "not-linked",
+            "the BMC is not shown to be this host's: observe-only until a drill, the agent or a matching identity links it",
+        ));
+    }
+    match &case.site().power_freeze {
+        Some(why) if case.enforces(29) => Err(Explanation::refusal(
+            29,
+            "power-frozen",
+            format!("all power is frozen until a person lifts it: {}", why.sentence),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Rule 9: a node never seen healthy here is not failed.
+pub(super) fn known_healthy<R: Rules>(case: &Case<'_, R>) -> Answer {
+    if case.enforces(9) && !case.host.history.seen_healthy {
+        return Err(Explanation::refusal(
+            9,
+            "never-healthy",
+            "it was never seen healthy here: not a failure, but a host to be set up",
+        ));
+    }
+    Ok(())
+}
+
+/// Rule 33: no power during an orderly reboot, POST or a firmware task; and time for a crash dump, if policy wants it.
+pub(super) fn rebooting<R: Rules>(case: &Case<'_, R>) -> Answer {
+    if !case.enforces(33) {
+        return Ok(());
+    }
+    let seen = case.host.assessment;
+    if let Some(until) = case.host.history.rebooting_until
+        && case.now.elapsed < until
+    {
+        let left = until.since(case.now.elapsed) / SECOND;
+        return Err(Explanation::refusal(
+            33,
+            "rebooting",
+            format!("an orderly reboot is under way: it has {left} s left to come back"),
+        ));
+    }
+    match seen.stage {
+        BootStage::FirmwareTask => {
+            return Err(Explanation::refusal(33, "firmware-task", "a firmware task runs: no power until it ends"));
+        }
+        BootStage::ShuttingDown | BootStage::Post => {
+            return Err(Explanation::refusal(
+                33,
+                "booting",
+                "the BMC reports a shutdown or POST: no power until the boot budget ends",
+            ));
+        }
+        BootStage::None | BootStage::OsStarting | BootStage::OsRunning => {}
+    }
+    let dump_wait = case.pool().map_or(0, |p| p.crash_dump_wait_ms.min(10 * crate::time::MINUTE));
+    let silent_for = case.view.evidence.silence().map_or(0, |(_, since)| case.since(since));
+    if dump_wait > 0 && seen.network == NetworkState::Silent && silent_for < dump_wait {
+        return Err(Explanation::refusal(33, "crash-dump", "policy leaves it time to write a crash dump"));
+    }
+    Ok(())
+}
+
+/// Rules 1 and 2: two planes say ill, by at least three samples each, the network plane meaning silent; or the longer
+/// ways of a host that answers pings only, or lives but stays NotReady.
+pub(super) fn planes<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
+    let network = network_plane(case, rung);
+    let cluster = cluster_plane(case);
+    // With rule 2 broken alone, one plane suffices; with rule 1 broken, two planes of any number of samples do.
+    match (network, cluster) {
+        (Ok(()), Ok(())) => Ok(()),
+        (Ok(()), Err(_)) | (Err(_), Ok(())) if !case.enforces(2) => Ok(()),
+        (Err(why), _) | (_, Err(why)) => Err(why),
+    }
+}
+
+/// Whether two planes agree, for the incident's timing of *confirmed*.
+#[must_use]
+pub(crate) fn confirmed<R: Rules>(case: &Case<'_, R>) -> bool {
+    network_plane(case, Rung::PowerCycle).is_ok() && cluster_plane(case).is_ok()
+}
+
+fn needed<R: Rules>(case: &Case<'_, R>) -> u64 {
+    if case.enforces(1) { case.world.limits.samples_min } else { 1 }
+}
+
+fn network_plane<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
+    let limits = &case.world.limits;
+    let evidence = &case.view.evidence;
+    let after_freeze = case.cluster().and_then(|c| c.freeze_ended);
+    let fresh = |source| {
+        let last = evidence.slot(source).latest().map(|run| run.last);
+        last.is_some_and(|at| case.since(at) <= FRESH_MS && after_freeze.is_none_or(|end| at > end))
+    };
+    match case.host.assessment.network {
+        NetworkState::Silent => {
+            let enough = evidence.silence().is_some_and(|(count, _)| u64::from(count) >= needed(case));
+            let current = [Source::Icmp, Source::KubeletPort, Source::SecondPort].into_iter().all(fresh);
+            if enough && (current || !case.enforces(1)) {
+                return Ok(());
+            }
+            Err(Explanation::refusal(1, "few-samples", "the network plane has too few fresh misses"))
+        }
+        NetworkState::KernelOnly => {
+            let since = case.host.assessment.network_since;
+            let run = evidence.slot(Source::KubeletPort).while_seen(Seen::Miss);
+            let enough = run.is_some_and(|r| u64::from(r.count) >= limits.kernel_only_samples);
+            let lease_old = lease_silence_ms(case).is_some_and(|age| age >= limits.kernel_only_lease_ms);
+            if !case.enforces(1)
+                || (case.since(since) >= limits.kernel_only_ms && enough && lease_old && fresh(Source::Icmp))
+            {
+                return Ok(());
+            }
+            Err(Explanation::refusal(
+                1,
+                "kernel-only",
+                "it answers pings only: that must last 60 s, with a Lease as old",
+            ))
+        }
+        NetworkState::ProcessDead | NetworkState::Alive => living(case, rung),
+        NetworkState::Unknown => Err(Explanation::refusal(1, "no-samples", "the network plane knows nothing yet")),
+    }
+}
+
+/// A living host: a soft reboot after ten minutes of NotReady, force-off only after that reboot's own deadline.
+fn living<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
+    if !case.enforces(1) {
+        return Ok(());
+    }
+    let limits = &case.world.limits;
+    let Some(incident) = &case.incident else {
+        return Err(Explanation::refusal(1, "alive", "it lives"));
+    };
+    if case.host.ready() && !broken_but_ready(incident.diagnosis) {
+        return Err(Explanation::refusal(
+            1,
+            "ready",
+            "it lives and is Ready: nothing stronger than a component restart",
+        ));
+    }
+    if rung != Rung::SoftReboot && tried_soft(case) {
+        return Ok(());
+    }
+    let cut_before = incident.timings.off_ordered.is_some();
+    if rung != Rung::SoftReboot && !cut_before {
+        // No soft reboot stands before this rung, since none would help: then a person says so.
+        return super::approval(case, rung, 1, "approve-alive", "it lives: cutting its power needs approval");
+    }
+    let ill_for = case.since(incident.opened_at);
+    if ill_for < limits.process_dead_ms {
+        let left = (limits.process_dead_ms - ill_for) / SECOND;
+        return Err(Explanation::refusal(
+            1,
+            "alive-not-ready",
+            format!("it lives but is not Ready: a reboot is considered in {left} s"),
+        ));
+    }
+    Ok(())
+}
+
+fn broken_but_ready(diagnosis: Diagnosis) -> bool {
+    matches!(diagnosis, Diagnosis::DiskOrOsBroken)
+}
+
+/// A soft reboot of this incident was tried and its deadline passed.
+fn tried_soft<R: Rules>(case: &Case<'_, R>) -> bool {
+    case.incident.as_ref().is_some_and(|i| i.rungs.iter().take(i.rung).any(|r| *r == Rung::SoftReboot) && i.cycles > 0)
+}
+
+/// How long the Lease has been silent while the watch was proven live without a gap, or `None` while it is not.
+#[must_use]
+fn lease_silence_ms<R: Rules>(case: &Case<'_, R>) -> Option<Millis> {
+    let since = lease_silent_since(case)?;
+    Some(case.since(since))
+}
+
+fn lease_silent_since<R: Rules>(case: &Case<'_, R>) -> Option<Elapsed> {
+    let live = case.view.sight.watch_live_since(&case.world.limits, case.now);
+    let evidence = &case.view.evidence;
+    let renewed = evidence.last_renewal().unwrap_or(evidence.void_before);
+    match live {
+        Some(live) => Some(renewed.max(live)),
+        None if case.enforces(1) => None,
+        None => Some(renewed),
+    }
+}
+
+fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
+    let limits = &case.world.limits;
+    // An Off read by the BMC stands for the cluster plane of a host that somebody switched off.
+    if case.host.assessment.power == Power::Off && case.host.assessment.network == NetworkState::Silent {
+        return Ok(());
+    }
+    if case.view.sight.api_unreachable(limits, case.now) {
+        if control_plane_dead(case) {
+            return Ok(());
+        }
+        return Err(Explanation::refusal(
+            2,
+            "no-cluster-plane",
+            "the API is unreachable: the cluster plane says nothing about this host",
+        ));
+    }
+    if matches!(case.host.assessment.network, NetworkState::Alive | NetworkState::ProcessDead) {
+        let not_ready = !case.host.ready() || case.host.assessment.agent.is_some_and(|a| a.disk_broken);
+        return if not_ready { Ok(()) } else { Err(Explanation::refusal(2, "ready", "the cluster plane says Ready")) };
+    }
+    let late_samples = lease_silence_ms(case).map(|age| age.saturating_sub(limits.lease_late_ms) / SECOND);
+    match late_samples {
+        Some(samples) if samples >= needed(case) => Ok(()),
+        Some(_) => Err(Explanation::refusal(
+            2,
+            "lease-not-late",
+            "the cluster plane does not say ill: its Lease is not late yet",
+        )),
+        None => Err(Explanation::refusal(
+            2,
+            "watch-not-live",
+            "the cluster plane says nothing: our watch is not proven live",
+        )),
+    }
+}
+
+/// With the API unreachable, a control-plane host's Lease is replaced by its own /readyz and etcd failing for 60 s.
+fn control_plane_dead<R: Rules>(case: &Case<'_, R>) -> bool {
+    if !case.host.control_plane() {
+        return false;
+    }
+    let limits = &case.world.limits;
+    let failing = |source: Source, state: Probe| {
+        state == Probe::Failing
+            && case.view.evidence.slot(source).latest().is_some_and(|run| {
+                matches!(run.seen, Seen::Miss | Seen::Refused) && case.since(run.first) >= limits.control_plane_dead_ms
+            })
+    };
+    let seen = case.host.assessment;
+    let etcd_unseen = seen.etcd_member == Probe::Unknown;
+    failing(Source::ApiServer, seen.api_server) && (etcd_unseen || failing(Source::EtcdMember, seen.etcd_member))
+}
+
+/// Rule 3: nobody whose Lease was renewed or whose boot changed lately.
+pub(super) fn recent_life<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
+    if !case.enforces(3) {
+        return Ok(());
+    }
+    let limits = &case.world.limits;
+    let seen = case.host.assessment;
+    let living = matches!(seen.network, NetworkState::Alive | NetworkState::ProcessDead);
+    let patience = patience_ms(case);
+    if let Some(boot) = case.host.history.boots.last()
+        && case.since(*boot) < patience
+    {
+        return Err(Explanation::refusal(3, "just-booted", "its boot changed within the last 40 s"));
+    }
+    if living && rung == Rung::SoftReboot {
+        // A living NotReady host may well renew its Lease; rule 1 has its own, longer clock for an orderly reboot.
+        return Ok(());
+    }
+    if seen.power == Power::Off && seen.network == NetworkState::Silent {
+        return Ok(());
+    }
+    if case.view.sight.api_unreachable(limits, case.now) && control_plane_dead(case) {
+        return Ok(());
+    }
+    match case.view.evidence.last_renewal() {
+        Some(at) if case.since(at) <= patience => {
+            let left = (patience - case.since(at)) / SECOND;
+            Err(Explanation::refusal(
+                3,
+                "lease-renewed",
+                format!("its Lease was renewed {} s ago: {left} s more", case.since(at) / SECOND),
+            ))
+        }
+        Some(_) => Ok(()),
+        // Nothing was received since the evidence was voided: silence counts from there.
+        None if case.since(case.view.evidence.void_before) > patience => Ok(()),
+        None => Err(Explanation::refusal(
+            3,
+            "lease-unknown",
+            "its Lease was not watched long enough since the evidence was voided",
+        )),
+    }
+}
+
+/// 40 s; or the host's own patience (22 to 60 s) when it was silent for 12 s and is linked.
+fn patience_ms<R: Rules>(case: &Case<'_, R>) -> Millis {
+    let limits = &case.world.limits;
+    let silent = case.view.evidence.silence().is_some_and(|(_, since)| case.since(since) >= limits.silent_ms);
+    let linked = case.host.link == Link::Linked;
+    let own = case.host.history.patience_ms(limits, case.now);
+    if silent && linked { own } else { limits.lease_expired_ms.max(own) }
+}
+
+/// Whether the last look still shows the illness (rule 1), and that the power may be touched (rule 33).
+pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> Answer {
+    if case.enforces(1) {
+        let network = case.host.assessment.network;
+        let living = matches!(network, NetworkState::Alive | NetworkState::ProcessDead);
+        if look.icmp && network == NetworkState::Silent {
+            return Err(Explanation::refusal(1, "answered", "it answered the last look: evidence is gathered anew"));
+        }
+        if look.tcp && !living {
+            return Err(Explanation::refusal(
+                1,
+                "answered",
+                "a port answered the last look: evidence is gathered anew",
+            ));
+        }
+        if look.lease_renewed == Some(true) && !living {
+            return Err(Explanation::refusal(1, "lease-renewed", "its Lease was renewed during the last look"));
+        }
+        if look.lease_renewed.is_none() && !case.host.control_plane() && look.power != Power::Off {
+            return Err(Explanation::refusal(
+                7,
+                "api-silent",
+                "the API did not answer the last look: nothing is done without it",
+            ));
+        }
+    }
+    if case.enforces(33) && matches!(look.stage, BootStage::FirmwareTask | BootStage::ShuttingDown | BootStage::Post) {
+        return Err(Explanation::refusal(
+            33,
+            "booting",
+            "the BMC reports POST, a shutdown or a firmware task: no power now",
+        ));
+    }
+    if look.power == Power::Transitioning {
+        return Err(Explanation::refusal(30, "power-moving", "its power is changing by itself: read again first"));
+    }
+    Ok(())
+}

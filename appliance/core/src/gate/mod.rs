@@ -1,0 +1,78 @@
+//! The gate: every rule that can say no before something is done, in the order in which a person would want to hear of
+//! them. Each check belongs to one rule and can be broken alone by the simulator's switches.
+
+mod budget;
+mod component;
+mod control_plane;
+mod evidence;
+mod people;
+mod scope;
+mod storage;
+
+use crate::decide::Case;
+use crate::explain::Explanation;
+use crate::rules::Rules;
+use crate::world::incident::Rung;
+
+pub(crate) use budget::{Spare, choose_spare, heal_ended};
+pub(crate) use component::restart_allowed;
+pub(crate) use evidence::{confirmed, look_confirms};
+pub(crate) use people::{approval, outside_forbidden};
+pub(crate) use scope::{become_canary, care_ended};
+
+/// The answer of a check: go on, or why not.
+pub(crate) type Answer = Result<(), Explanation>;
+
+/// When in a rung the gate is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before the permit.
+    Entering,
+    /// Under the permit, right before the power command: everything again, the incident's own permit not counted.
+    BeforePower,
+}
+
+/// Whether a disruptive rung may go on now.
+pub(crate) fn disruptive<R: Rules>(case: &Case<'_, R>, rung: Rung, moment: Moment) -> Answer {
+    people::outside_forbidden(case)?;
+    people::marks(case)?;
+    people::cold_start(case)?;
+    evidence::sight(case)?;
+    evidence::linked(case)?;
+    evidence::known_healthy(case)?;
+    evidence::rebooting(case)?;
+    scope::api(case)?;
+    scope::storm(case)?;
+    scope::domains(case)?;
+    evidence::planes(case, rung)?;
+    evidence::recent_life(case, rung)?;
+    people::flapping(case, rung)?;
+    storage::redundancy(case, rung)?;
+    control_plane::quorum(case, rung)?;
+    control_plane::exclusive(case, moment)?;
+    budget::concurrency(case, moment)?;
+    budget::ready_share(case)?;
+    budget::breaker(case)?;
+    budget::fleet_rate(case)?;
+    budget::host_rate(case, rung)?;
+    budget::versions(case, rung)?;
+    people::consent(case, rung)
+}
+
+/// Whether rule 15 leaves a further install of this host's versions.
+pub(crate) fn versions_allow<R: Rules>(case: &Case<'_, R>) -> bool {
+    budget::versions(case, Rung::Reimage).is_ok()
+}
+
+/// Whether a pause covers this host (rule 49).
+pub(crate) fn paused_here<R: Rules>(case: &Case<'_, R>) -> Answer {
+    people::paused(case)
+}
+
+/// What a cold start still asks of a host: not paused, not marked, linked (rules 29, 49, 50, 59). Own sight is left out:
+/// with the whole site dark there is nobody to be seen, and a person named the hosts.
+pub(crate) fn cold_start_may<R: Rules>(case: &Case<'_, R>) -> Answer {
+    people::outside_forbidden(case)?;
+    people::marks(case)?;
+    evidence::linked(case)
+}

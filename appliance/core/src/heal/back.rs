@@ -1,0 +1,156 @@
+//! The way back: Ready with a new boot, soak, canary pod, labels and uncordon (rule 42).
+
+use super::begin::next_rung;
+use crate::command::{Intent, Loudness};
+use crate::decide::Case;
+use crate::diagnose::diagnose;
+use crate::explain::Explanation;
+use crate::gate;
+use crate::rules::Rules;
+use crate::time::DAY;
+use crate::world::host::{Lifecycle, remember, within};
+use crate::world::incident::{BootFailure, Diagnosis, End, Phase, Rung};
+
+/// Ready, and with another boot than the one that fell ill.
+fn returned<R: Rules>(case: &Case<'_, R>) -> bool {
+    let Some(incident) = &case.incident else { return false };
+    let new_boot = match (case.host.assessment.node.map(|n| n.boot), incident.boot_before) {
+        (Some(now), Some(before)) => now != before || !case.rules.enforces(crate::rules::Rule(42)),
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    case.host.ready() && case.host.assessment.answers() && new_boot
+}
+
+/// The boot is watched until Ready or until its budget is over (rule 9).
+pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let now = case.now.elapsed;
+    let Some(incident) = &mut case.incident else { return };
+    let booted = *incident.booted_at.get_or_insert(now);
+    let rung = incident.current_rung();
+    let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot;
+    if returned(case) || (!acted && diagnose(case).is_none()) {
+        if let Some(incident) = &mut case.incident {
+            incident.timings.ready.get_or_insert(now);
+            incident.ready_since = Some(now);
+            // A permit lasts until Ready (rule 11).
+            incident.reservation = None;
+        }
+        case.note("ready", format!("{}: Ready again", case.host.name));
+        case.go(Phase::Soaking);
+        return;
+    }
+    let budget = match rung {
+        Rung::SoftReboot => limits.soft_reboot_ms,
+        _ => case.host.history.boot_budget_ms(limits),
+    };
+    let asked = case.host.assessment.asked_to_boot.filter(|at| *at > booted);
+    let nothing_to_boot = asked.is_some() && !case.host.assessment.answers();
+    if nothing_to_boot && rung != Rung::SoftReboot {
+        let why = Explanation::refusal(
+            9,
+            "no-local-boot",
+            "it asked the network for something to boot: its disk has nothing",
+        );
+        failed_boot(case, Diagnosis::BootFailed(BootFailure::NoLocalBoot), why);
+    } else if case.since(booted) >= budget {
+        let why = Explanation::refusal(9, "boot-late", "it did not come back in its boot budget");
+        failed_boot(case, Diagnosis::BootFailed(BootFailure::Late), why);
+    } else {
+        case.wake_at(booted.plus(budget));
+    }
+}
+
+fn failed_boot<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis, why: Explanation) {
+    let reimaged = case.incident.as_ref().is_some_and(|i| i.installed);
+    if reimaged {
+        for version in case.host.versions.clone() {
+            case.blame_version(version);
+        }
+    }
+    super::begin::next_rung_for(case, diagnosis, why);
+}
+
+/// Ready without a gap for the soak.
+pub(super) fn soaking<R: Rules>(case: &mut Case<'_, R>) {
+    let soak = case.world.limits.soak_ms;
+    let now = case.now.elapsed;
+    if !case.host.ready() || !case.host.assessment.answers() {
+        if let Some(incident) = &mut case.incident {
+            incident.ready_since = None;
+        }
+        case.go(Phase::AwaitingReady);
+        return;
+    }
+    let Some(incident) = &mut case.incident else { return };
+    // After a restart the gap is not known: the soak begins again.
+    let since = *incident.ready_since.get_or_insert(now);
+    if case.since(since) >= soak || !case.enforces(42) {
+        case.go(Phase::Canary);
+    } else {
+        case.wake_at(since.plus(soak));
+    }
+}
+
+/// The canary pod: the node's own pause image runs on it.
+pub(super) fn canary<R: Rules>(case: &mut Case<'_, R>) {
+    if !case.host.ready() {
+        case.go(Phase::AwaitingReady);
+        return;
+    }
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    if !case.enforces(42) {
+        case.go(Phase::Returning);
+        return;
+    }
+    case.order(Intent::Canary);
+}
+
+/// Labels, credential, uncordon. A host healed too often stays cordoned until a person returns it (rule 8).
+pub(super) fn returning<R: Rules>(case: &mut Case<'_, R>) {
+    if !case.host.ready() {
+        case.go(Phase::AwaitingReady);
+        return;
+    }
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    let limits = &case.world.limits;
+    let day = within(&case.host.history.heals, DAY, case.now) + 1;
+    let week = within(&case.host.history.heals, 7 * DAY, case.now) + 1;
+    if case.enforces(8) && (day >= limits.heals_day_max || week >= limits.heals_week_max) {
+        let now = case.now.elapsed;
+        remember(&mut case.host.history.heals, now, 16);
+        case.host.lifecycle = Lifecycle::Quarantined { since: now };
+        case.tell(
+            Loudness::Page,
+            Explanation::refusal(
+                8,
+                "healed-too-often",
+                "it was healed too often: it stays cordoned until a person returns it",
+            ),
+        );
+        gate::care_ended(case, End::Healed);
+        case.end_incident(End::Quarantined);
+        return;
+    }
+    case.order(Intent::Return);
+}
+
+/// Back in service.
+pub(super) fn returned_to_service<R: Rules>(case: &mut Case<'_, R>) {
+    let now = case.now.elapsed;
+    remember(&mut case.host.history.heals, now, 16);
+    case.host.our_cordon = None;
+    super::end(case, End::Healed);
+}
+
+/// The canary did not run: one rung up, still cordoned.
+pub(super) fn canary_failed<R: Rules>(case: &mut Case<'_, R>) {
+    next_rung(case, Explanation::refusal(42, "canary-failed", "the canary pod did not run on it"));
+}

@@ -1,0 +1,264 @@
+//! From suspicion to the first act, and the component rung.
+
+use super::finish;
+use crate::command::{Intent, Loudness};
+use crate::decide::Case;
+use crate::diagnose::diagnose;
+use crate::explain::Explanation;
+use crate::gate::{self, Moment};
+use crate::plan::ladder;
+use crate::rules::Rules;
+use crate::time::{MINUTE, SECOND};
+use crate::world::host::remember;
+use crate::world::incident::{Diagnosis, End, Phase, Reservation, Rung};
+
+/// Evidence gathers. The diagnosis may still change, and the ladder with it.
+pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
+    let diagnosis = diagnose(case);
+    let Some(diagnosis) = diagnosis else {
+        // It came back by itself before anything was done, or nothing was left to do.
+        finish::withdraw(case, End::Aborted);
+        return;
+    };
+    if case.incident.as_ref().is_some_and(|i| i.denied) {
+        case.host.history.declined = true;
+        finish::withdraw(case, End::Aborted);
+        return;
+    }
+    replan(case, diagnosis);
+    confirm(case);
+    look_again(case);
+    if super::start_cold::takes_over(case) {
+        return;
+    }
+    let Some(rung) = case.incident.as_ref().map(|i| i.current_rung()) else { return };
+    match rung {
+        Rung::RestartComponent(component) => match gate::restart_allowed(case, component) {
+            Ok(()) => case.go(Phase::Restarting),
+            Err(why) if matches!(why.code.as_ref(), "no-agent" | "restarts-used-up") => next_rung(case, why),
+            Err(why) => case.wait(why),
+        },
+        Rung::SoftReboot | Rung::PowerCycle | Rung::Reimage | Rung::Replace => enter(case, rung),
+        Rung::Human => human(case, diagnosis),
+    }
+}
+
+/// The ladder of the diagnosis, keeping the rungs already tried.
+fn replan<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
+    let pool_nodes = case.world.tallies.pools.get(&case.host.pool).map_or(0, |t| t.nodes);
+    let wanted = ladder(diagnosis, &case.host, case.pool(), pool_nodes);
+    let Some(incident) = &mut case.incident else { return };
+    let changed = incident.diagnosis != diagnosis;
+    incident.diagnosis = diagnosis;
+    if incident.rungs.is_empty() || (changed && incident.rung == 0) {
+        incident.rungs = wanted;
+        incident.rung = 0;
+    }
+}
+
+/// Notes when two planes agree.
+fn confirm<R: Rules>(case: &mut Case<'_, R>) {
+    let confirmed = gate::confirmed(case);
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident
+        && confirmed
+        && incident.timings.confirmed.is_none()
+    {
+        incident.timings.confirmed = Some(now);
+        let sentence = format!("{}: two planes agree on {:?}", case.host.name, incident.diagnosis);
+        case.note("confirmed", sentence);
+    }
+}
+
+/// Looks each second for the first minute: the time to confirm is the time that counts.
+fn look_again<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(since) = case.incident.as_ref().map(|i| i.phase_since) else { return };
+    if case.since(since) < MINUTE {
+        case.wake_in(SECOND);
+    }
+}
+
+/// Asks the gate and takes the permit.
+fn enter<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
+    if let Err(why) = gate::disruptive(case, rung, Moment::Entering) {
+        let used_up =
+            matches!(why.code.as_ref(), "cycles-used-up" | "reimages-used-up" | "no-etcd-access" | "version-stopped");
+        if used_up {
+            next_rung(case, why);
+        } else {
+            case.wait(why);
+        }
+        return;
+    }
+    gate::become_canary(case);
+    reserve(case, rung);
+    case.go(if rung == Rung::SoftReboot { Phase::SoftRebooting } else { Phase::Cordoning });
+}
+
+/// Reserves: what a permit is earned from. It counts from this commit on, before any effect (rules 14, 44).
+pub(super) fn reserve<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
+    let reservation = Reservation {
+        rung,
+        at: case.now.elapsed,
+        cluster: case.host.cluster,
+        pool: case.host.pool,
+        domains: case.host.domains.clone(),
+        control_plane: case.host.control_plane(),
+        storage: case.host.storage,
+        read_on: false,
+        power_steps: 0,
+        installs: 0,
+    };
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident {
+        incident.reservation = Some(reservation);
+        incident.timings.permitted.get_or_insert(now);
+    }
+    case.note("permitted", format!("{}: {rung:?} is permitted", case.host.name));
+}
+
+/// Leaves a rung that is used up or did not cure, for the next useful one.
+pub(super) fn next_rung<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
+    let before = case.incident.as_ref().map_or(Diagnosis::Unknown, |i| i.diagnosis);
+    let diagnosis = match diagnose(case) {
+        // What no longer shows itself was still there when the rung was taken.
+        None | Some(Diagnosis::Unknown | Diagnosis::Rebooting) => before,
+        Some(seen) => seen,
+    };
+    next_rung_for(case, diagnosis, why);
+}
+
+/// The same with the diagnosis that the failed rung itself showed.
+pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis, why: Explanation) {
+    let pool_nodes = case.world.tallies.pools.get(&case.host.pool).map_or(0, |t| t.nodes);
+    let better = ladder(diagnosis, &case.host, case.pool(), pool_nodes);
+    let now = case.now.elapsed;
+    let Some(incident) = &mut case.incident else { return };
+    incident.diagnosis = diagnosis;
+    let last = incident.current_rung();
+    let mut tried: Vec<Rung> = incident.rungs.iter().take(incident.rung + 1).copied().collect();
+    // A weaker rung than the last is never gone back to; the same one only if the ladder names it once more.
+    let mut used: Vec<Rung> = tried.clone();
+    let onward = better.into_iter().filter(|rung| {
+        if let Some(at) = used.iter().position(|u| u == rung) {
+            used.remove(at);
+            return false;
+        }
+        *rung >= last
+    });
+    let onward: Vec<Rung> = onward.collect();
+    incident.rung = tried.len();
+    tried.extend(onward);
+    if tried.len() == incident.rung {
+        tried.push(Rung::Human);
+    }
+    incident.rungs = tried;
+    incident.reservation = None;
+    incident.phase = Phase::Suspected;
+    incident.phase_since = now;
+    incident.running = None;
+    incident.wait = None;
+    incident.tries = 0;
+    incident.booted_at = None;
+    incident.installed = false;
+    incident.ticket_at = None;
+    incident.progress_at = None;
+    incident.ready_since = None;
+    incident.released = false;
+    incident.fence = crate::world::incident::Fence::default();
+    let next = incident.current_rung();
+    case.tell(
+        Loudness::Log,
+        Explanation {
+            rule: why.rule,
+            code: "next-rung".into(),
+            sentence: format!("{last:?} is left ({}); next: {next:?}", why.sentence).into(),
+        },
+    );
+    case.wake_in(1);
+}
+
+/// The top of the ladder. A living host waits for a person; one that was acted on without success is quarantined.
+fn human<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
+    let acted = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.rung > 0);
+    let living = case.host.assessment.answers() || case.host.ready();
+    if acted && !living {
+        case.go(Phase::GivingUp);
+        return;
+    }
+    let why = match diagnosis {
+        Diagnosis::CertificateExpiring => {
+            Explanation::note("certificate-expiring", "a certificate runs out soon: renew it")
+        }
+        Diagnosis::BmcUnreachable => Explanation::refusal(
+            27,
+            "bmc-unreachable",
+            "its BMC does not answer: it could not be proven off if it fell ill",
+        ),
+        Diagnosis::NodeLostNetwork => Explanation::refusal(
+            3,
+            "lost-network",
+            "it lives but is silent to us: look at its network, not at its power",
+        ),
+        _ => Explanation::note("needs-a-person", format!("no rung of ours cures {diagnosis:?}: a person is needed")),
+    };
+    if acted && case.incident.as_ref().is_some_and(|i| case.since(i.phase_since) >= case.world.limits.boot_budget_ms) {
+        case.go(Phase::GivingUp);
+        return;
+    }
+    case.wait(why);
+}
+
+/// Restarts the component.
+pub(super) fn restarting<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(Rung::RestartComponent(component)) = case.incident.as_ref().map(|i| i.current_rung()) else {
+        case.go(Phase::Suspected);
+        return;
+    };
+    if let Err(why) = gate::restart_allowed(case, component) {
+        case.go(Phase::Suspected);
+        case.wait(why);
+        return;
+    }
+    let now = case.now.elapsed;
+    remember(&mut case.host.history.component_restarts, now, 16);
+    case.order(Intent::RestartComponent(component));
+}
+
+/// The component gets its time; then Ready for 60 s, or another try, or the next rung (rules 42, 53).
+pub(super) fn component_cure<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let (cure, soak) = (limits.component_cure_ms, limits.component_soak_ms);
+    let cured = diagnose(case).is_none_or(|d| d == Diagnosis::CertificateExpiring) && case.host.ready();
+    let now = case.now.elapsed;
+    let Some(incident) = &mut case.incident else { return };
+    if cured {
+        let since = *incident.ready_since.get_or_insert(now);
+        incident.timings.ready.get_or_insert(now);
+        if now.since(since) >= soak || !case.rules.enforces(crate::rules::Rule(42)) {
+            remember(&mut case.host.history.heals, now, 16);
+            super::end(case, End::Healed);
+        } else {
+            case.wake_at(since.plus(soak));
+        }
+        return;
+    }
+    incident.ready_since = None;
+    let since = incident.phase_since;
+    if now.since(since) >= cure {
+        case.go(Phase::Suspected);
+        case.wake_in(1);
+    } else {
+        case.wake_at(since.plus(cure));
+    }
+}
+
+/// A person returned the host: our cordon is taken away by a small incident that does nothing else.
+pub(super) fn open_return<R: Rules>(case: &mut Case<'_, R>) {
+    case.host.history.returned = false;
+    if case.host.our_cordon.is_none() && case.host.our_taint.is_none() {
+        return;
+    }
+    case.open_incident(Diagnosis::Unknown);
+    finish::withdraw(case, End::Aborted);
+}

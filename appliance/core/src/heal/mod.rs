@@ -1,0 +1,155 @@
+//! The heal of one host: from suspicion up the ladder to the one end. Each phase waits for a result, for evidence or for
+//! its deadline; nothing waits without a reason.
+
+mod back;
+mod begin;
+mod finish;
+mod power;
+mod reimage;
+mod result;
+mod safe;
+mod start_cold;
+
+pub(crate) use reimage::install_report;
+pub(crate) use result::result;
+
+use crate::command::Loudness;
+use crate::decide::Case;
+use crate::diagnose::diagnose;
+use crate::explain::Explanation;
+use crate::rules::Rules;
+use crate::world::host::Lifecycle;
+use crate::world::incident::{End, Phase};
+
+/// Takes the incident of a host as far as it goes now.
+pub(crate) fn advance<R: Rules>(case: &mut Case<'_, R>) {
+    open_if_ill(case);
+    // A phase may lead straight into the next; the bound only guards against a circle.
+    for _ in 0..8 {
+        let Some((phase, running)) = case.incident.as_ref().map(|i| (i.phase, i.running.is_some())) else { break };
+        if running {
+            watch_running(case);
+        } else {
+            step(case, phase);
+        }
+        let stays = case.incident.as_ref().is_none_or(|i| i.phase == phase);
+        if stays {
+            break;
+        }
+    }
+    speak(case);
+}
+
+fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
+    if case.incident.is_some() {
+        if let Some(diagnosis) = diagnose(case)
+            && let Some(incident) = &mut case.incident
+            && matches!(incident.phase, Phase::Suspected)
+        {
+            incident.diagnosis = diagnosis;
+        }
+        return;
+    }
+    if case.host.lifecycle != Lifecycle::InService || !case.host.serves() {
+        return;
+    }
+    if case.host.history.returned {
+        begin::open_return(case);
+        return;
+    }
+    let begun = case.host.history.seen_healthy || !case.enforces(9);
+    let cold = start_cold::named(case);
+    if (!begun && !cold) || case.host.history.declined {
+        return;
+    }
+    if let Some(diagnosis) = diagnose(case) {
+        case.open_incident(diagnosis);
+        case.note("suspected", format!("{}: {diagnosis:?} is suspected", case.host.name));
+    }
+}
+
+fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
+    if safe::completes(case) {
+        return;
+    }
+    match phase {
+        Phase::Suspected => begin::suspected(case),
+        Phase::Restarting => begin::restarting(case),
+        Phase::ComponentCure => begin::component_cure(case),
+        Phase::Cordoning => power::cordoning(case),
+        Phase::LastLook => power::last_look(case),
+        Phase::SoftRebooting => power::soft_rebooting(case),
+        Phase::PoweringOff => power::powering_off(case),
+        Phase::Proving => power::proving(case),
+        Phase::Unfenced => power::unfenced(case),
+        Phase::Releasing => power::releasing(case),
+        Phase::HeldOff => power::held_off(case),
+        Phase::PoweringOn => power::powering_on(case),
+        Phase::Arming => reimage::arming(case),
+        Phase::Installing => reimage::installing(case),
+        Phase::Rejoining => reimage::rejoining(case),
+        Phase::Promoting => reimage::promoting(case),
+        Phase::AwaitingReady => back::awaiting_ready(case),
+        Phase::Soaking => back::soaking(case),
+        Phase::Canary => back::canary(case),
+        Phase::Returning => back::returning(case),
+        Phase::Withdrawing => finish::withdrawing(case),
+        Phase::SafeCompletion => safe::completing(case),
+        Phase::GivingUp => finish::giving_up(case),
+    }
+}
+
+/// A step is under way. One whose executor has not answered in time is asked for again; its precheck re-observes.
+fn watch_running<R: Rules>(case: &mut Case<'_, R>) {
+    safe::interrupt(case);
+    power::watch_fence(case);
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident
+        && let Some(running) = &incident.running
+    {
+        if now >= running.deadline {
+            incident.running = None;
+            case.wake_in(1);
+        } else {
+            let deadline = running.deadline;
+            case.wake_at(deadline);
+        }
+    }
+}
+
+/// No incident is silent for more than ten minutes (rule 55).
+fn speak<R: Rules>(case: &mut Case<'_, R>) {
+    let page_ms = case.world.limits.page_ms;
+    let Some(incident) = &case.incident else { return };
+    let due = incident.last_word.plus(page_ms);
+    if case.now.elapsed < due || !case.enforces(55) {
+        case.wake_at(due);
+        return;
+    }
+    let (loudness, explanation) = match &incident.wait {
+        Some(wait) => (Loudness::Page, wait.why.clone()),
+        None => (
+            Loudness::Log,
+            Explanation::note(
+                "still-healing",
+                format!("{}: {:?}, {:?}", case.host.name, incident.diagnosis, incident.phase),
+            ),
+        ),
+    };
+    if loudness == Loudness::Page
+        && let Some(wait) = case.incident.as_mut().and_then(|i| i.wait.as_mut())
+    {
+        wait.paged_at = Some(case.now.elapsed);
+    }
+    case.tell(loudness, explanation);
+    case.wake_in(page_ms);
+}
+
+/// Ends with all that belongs to an end: counts, canaries, versions.
+pub(crate) fn end<R: Rules>(case: &mut Case<'_, R>, end: End) {
+    let tried =
+        case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.installed || i.ticket_at.is_some());
+    crate::gate::heal_ended(case, end, tried);
+    crate::gate::care_ended(case, end);
+    case.end_incident(end);
+}

@@ -1,0 +1,685 @@
+//! The power sequence: cordon, last look, off, proof, release, on. Between the look and the off at most 3 s pass;
+//! between off and on everything that a crash or a pause could strand has a deadline (rules 25, 45).
+
+use super::begin::next_rung;
+use super::{finish, reimage};
+use crate::assess::NetworkState;
+use crate::command::{Intent, LastLook, Loudness};
+use crate::decide::Case;
+use crate::diagnose::diagnose;
+use crate::explain::Explanation;
+use crate::fence::{Cause, Expected, NotProven, ProvenOff, Reading, Witnesses, prove};
+use crate::gate::{self, Moment};
+use crate::id::MachineId;
+use crate::observe::bmc_silent_since;
+use crate::rules::Rules;
+use crate::scope_watch::raise_alarm;
+use crate::signal::{OffCause, Power, Source};
+use crate::time::{Elapsed, MINUTE, SECOND};
+use crate::world::host::{Link, remember};
+use crate::world::incident::{End, Phase, ProofRecord, Rung};
+use crate::world::scope::WatchedOff;
+
+/// Back by itself before any off was sent: nothing stronger happens (rule 42).
+fn came_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    let untouched = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_none());
+    if untouched && diagnose(case).is_none() {
+        finish::withdraw(case, End::Aborted);
+        return true;
+    }
+    false
+}
+
+/// Sets the cordon; nothing stronger before proof (rule 24).
+pub(super) fn cordoning<R: Rules>(case: &mut Case<'_, R>) {
+    if came_back(case) || refused(case, Moment::Entering) {
+        return;
+    }
+    let id = case.incident.as_ref().map(|i| i.id);
+    let api_away = case.view.sight.api_unreachable(&case.world.limits, case.now);
+    if case.host.our_cordon.is_some() || api_away || case.host.assessment.node.is_none() {
+        // With the API away a control-plane host is healed uncordoned: there is nobody to tell.
+        case.go(Phase::LastLook);
+        return;
+    }
+    case.host.our_cordon = id;
+    case.order(Intent::Cordon);
+}
+
+/// Asks the whole gate again; if it says no, the permit is given back and the heal waits.
+fn refused<R: Rules>(case: &mut Case<'_, R>, moment: Moment) -> bool {
+    let Some(rung) = case.incident.as_ref().map(|i| i.current_rung()) else { return true };
+    match gate::disruptive(case, rung, moment) {
+        Ok(()) => false,
+        Err(why) => {
+            step_back(case, why);
+            true
+        }
+    }
+}
+
+/// Gives the permit back and waits in suspicion.
+fn step_back<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
+    if let Some(incident) = &mut case.incident {
+        incident.reservation = None;
+    }
+    case.go(Phase::Suspected);
+    case.wait(why);
+}
+
+/// Orders the last look.
+pub(super) fn last_look<R: Rules>(case: &mut Case<'_, R>) {
+    if came_back(case) || refused(case, Moment::BeforePower) {
+        return;
+    }
+    let slow_bmc = case.incident.as_ref().is_some_and(|i| i.tries > 0);
+    case.order(Intent::LastLook { slow_bmc });
+}
+
+/// Judges the look and, if it still shows the illness, orders the off in the same decision (rule 1).
+pub(super) fn looked<R: Rules>(case: &mut Case<'_, R>, look: &LastLook) {
+    let limits = &case.world.limits;
+    if let Err(why) = gate::look_confirms(case, look) {
+        step_back(case, why);
+        return;
+    }
+    if case.enforces(29) {
+        match look.identity {
+            Some(machine) if machine.same_machine(case.host.machine) => {}
+            Some(machine) => {
+                wrong_machine(case, Some(machine));
+                return;
+            }
+            None => {
+                no_bmc(case, "the BMC showed no identity in the last look");
+                return;
+            }
+        }
+    }
+    if look.power == Power::Unknown {
+        no_bmc(case, "the BMC did not read power in the last look");
+        return;
+    }
+    if case.enforces(1) && case.since(look.last_answer) > limits.command_age_ms {
+        if case.incident.as_ref().is_some_and(|i| i.tries >= 6) {
+            step_back(
+                case,
+                Explanation::refusal(
+                    1,
+                    "look-too-slow",
+                    "the last look was never fresh enough: evidence is gathered anew",
+                ),
+            );
+        } else {
+            case.wake_in(1);
+        }
+        return;
+    }
+    if refused(case, Moment::BeforePower) {
+        return;
+    }
+    let found_off = look.power == Power::Off;
+    order_off(case, found_off);
+}
+
+/// Orders force-off (or the take-over of a found Off) under the permit. Counts are reserved in the same commit.
+fn order_off<R: Rules>(case: &mut Case<'_, R>, found_off: bool) {
+    let now = case.now.elapsed;
+    let limits = &case.world.limits;
+    let Some(incident) = &mut case.incident else { return };
+    let rung = incident.current_rung();
+    let Some(reservation) = &mut incident.reservation else { return };
+    let first = reservation.power_steps == 0;
+    if u64::from(reservation.power_steps) >= limits.power_steps_max && case.rules.enforces(crate::rules::Rule(14)) {
+        next_rung(case, Explanation::refusal(14, "power-steps-used-up", "six power steps of one permit did not help"));
+        return;
+    }
+    reservation.power_steps += 1;
+    incident.cycles += 1;
+    incident.fence.found_off = found_off;
+    incident.fence.off_at.get_or_insert(now);
+    incident.fence.on_deadline = Some(now.plus(limits.effect_ms + limits.release_ms));
+    incident.timings.off_ordered.get_or_insert(now);
+    let id = incident.id;
+    let host = case.host.id;
+    case.host.held_off = Some(id);
+    if first {
+        // Power steps inside a permitted reimage or replacement belong to its permit.
+        if rung == Rung::Reimage {
+            remember(&mut case.host.history.reimages, now, 8);
+        } else {
+            remember(&mut case.host.history.cycles, now, 16);
+        }
+        if !found_off {
+            case.acted(rung);
+        }
+    }
+    if !found_off {
+        let site = case.site_mut();
+        site.watched_off.retain(|w| w.host != host);
+        if site.watched_off.len() >= 64 {
+            site.watched_off.remove(0);
+        }
+        site.watched_off.push(WatchedOff { host, incident: id, at: now });
+    }
+    case.go(Phase::PoweringOff);
+    case.order_with_permit(Intent::ForceOff { found_off });
+    let what = if found_off { "found off, taken over" } else { "force-off ordered" };
+    case.note("off-ordered", format!("{}: {what}", case.host.name));
+}
+
+/// The off was ordered and its executor lost: the step is begun again; its precheck reads before it writes.
+pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.reservation.is_none()) {
+        let rung = case.incident.as_ref().map_or(Rung::PowerCycle, |i| i.current_rung());
+        super::begin::reserve(case, rung);
+    }
+    // After a restart the host may be back; what was sent is seen by reading, and a living host is not cut again.
+    let installing = case.incident.as_ref().is_some_and(|i| i.installed);
+    if case.host.ready() && !installing && case.enforces(1) {
+        case.go(Phase::AwaitingReady);
+        return;
+    }
+    if !installing && case.enforces(44) {
+        // Not a new decision, but the look is: a fence is never completed on old evidence.
+        let answering = case.host.assessment.answers();
+        if answering && case.host.assessment.power != Power::Off {
+            if let Some(incident) = &mut case.incident {
+                incident.fence.off_at = None;
+                case.host.held_off = None;
+            }
+            case.go(Phase::LastLook);
+            return;
+        }
+    }
+    let found_off = case.incident.as_ref().is_some_and(|i| i.fence.found_off);
+    case.order_with_permit(Intent::ForceOff { found_off });
+}
+
+/// The readings of an off step are in: a proof, an alarm, or the reason why not.
+pub(super) fn readings<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading], off_sent: Option<Elapsed>) {
+    if let (Some(at), Some(incident)) = (off_sent, &mut case.incident) {
+        // The executor's own moment is the exact one.
+        incident.fence.off_at = Some(at);
+        incident.fence.found_off = false;
+    }
+    match try_prove(case, readings) {
+        Ok(proof) => proven(case, proof),
+        Err(why) => not_proven(case, why, readings),
+    }
+}
+
+fn cause<R: Rules>(case: &Case<'_, R>, readings: &[Reading]) -> Cause {
+    let fence = case.incident.as_ref().map(|i| &i.fence);
+    if let Some(at) = fence.and_then(|f| f.human_confirmed) {
+        return Cause::Human { at };
+    }
+    if readings.iter().any(|r| r.source == crate::fence::ReadingSource::Outlets) {
+        return Cause::Outlets;
+    }
+    match fence {
+        Some(f) if !f.found_off => Cause::Commanded { at: f.off_at.unwrap_or(case.now.elapsed) },
+        _ => Cause::FoundOff { lease: fence.and_then(|f| f.off_at).unwrap_or_default() },
+    }
+}
+
+fn try_prove<R: Rules>(case: &Case<'_, R>, readings: &[Reading]) -> Result<ProvenOff<R>, NotProven> {
+    let incident = case.incident.as_ref().map(|i| i.id).unwrap_or_default();
+    let expected =
+        Expected { host: case.host.id, incident, machine: case.host.machine, linked: case.host.link == Link::Linked };
+    let witnesses = Witnesses { evidence: &case.view.evidence, domains: &case.host.domains };
+    let cause = cause(case, readings);
+    prove(case.rules, expected, cause, readings, witnesses, &case.view.sight, &case.world.limits, case.now)
+}
+
+fn proven<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
+    let now = case.now.elapsed;
+    let limits = &case.world.limits;
+    if let Some(incident) = &mut case.incident {
+        incident.proof = Some(ProofRecord { at: proof.at(), witness: proof.witness() });
+        incident.timings.proven_off.get_or_insert(now);
+        incident.fence.unfenced_since = None;
+        incident.fence.on_deadline = Some(now.plus(limits.release_ms + limits.effect_ms));
+    }
+    case.note("proven-off", format!("{}: proven off by {:?}", case.host.name, proof.witness()));
+    after_proof(case, proof);
+}
+
+/// What a proof is for: the release, then the removal of the old identity, then nothing more.
+fn after_proof<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
+    let limits = &case.world.limits;
+    let Some(incident) = &case.incident else { return };
+    let rung = incident.current_rung();
+    let api_away = case.view.sight.api_unreachable(limits, case.now);
+    let stays_off = rung == Rung::Replace;
+    if !incident.released {
+        if api_away {
+            hold_for_api(case);
+            return;
+        }
+        let id = incident.id;
+        case.host.our_taint = Some(id);
+        case.go(Phase::Releasing);
+        case.order_with_proof(Intent::Release { keep_taint: stays_off }, proof);
+        return;
+    }
+    if matches!(rung, Rung::Reimage | Rung::Replace) && !incident.identity_removed {
+        let spare_needed = rung == Rung::Replace;
+        if spare_needed && !reimage::spare_at_hand(case) {
+            return;
+        }
+        match reimage::etcd_member_to_remove(case) {
+            Ok(etcd_member) => {
+                case.go(Phase::Rejoining);
+                case.order_with_proof(Intent::RemoveIdentity { etcd_member }, proof);
+            }
+            Err(why) => case.wait(why),
+        }
+        return;
+    }
+    onward(case);
+}
+
+/// Off, released, identity gone if need be: what comes next on this rung.
+pub(super) fn onward<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(incident) = &case.incident else { return };
+    match incident.current_rung() {
+        Rung::Reimage if incident.installed => case.go(Phase::Rejoining),
+        Rung::Reimage if incident.identity_removed => case.go(Phase::Arming),
+        Rung::Replace if incident.identity_removed => case.go(Phase::Promoting),
+        Rung::Reimage | Rung::Replace => case.go(Phase::Proving),
+        Rung::RestartComponent(_) | Rung::SoftReboot | Rung::PowerCycle | Rung::Human => case.go(Phase::HeldOff),
+    }
+}
+
+/// The API is away: off for at most ten minutes; a control-plane host without which it cannot answer goes on at once
+/// (rule 25).
+fn hold_for_api<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let (now, hold) = (case.now.elapsed, limits.hold_off_ms);
+    if case.host.control_plane() {
+        case.note(
+            "on-for-api",
+            format!("{}: powered on right after proof, no endpoint can answer without it", case.host.name),
+        );
+        case.go(Phase::PoweringOn);
+        return;
+    }
+    if let Some(incident) = &mut case.incident {
+        incident.fence.on_deadline = Some(now.plus(hold));
+    }
+    case.go(Phase::HeldOff);
+}
+
+fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Reading]) {
+    if let Some(incident) = &mut case.incident {
+        incident.fence.failed_proofs += 1;
+    }
+    let commanded = case.incident.as_ref().is_some_and(|i| !i.fence.found_off && i.fence.off_at.is_some());
+    match why {
+        NotProven::TooEarly | NotProven::Stale => {
+            case.go(Phase::Proving);
+            case.wake_in(SECOND);
+        }
+        NotProven::WrongMachine => wrong_machine(case, readings.iter().rev().find_map(|r| r.identity)),
+        // Its BMC says Off and yet it speaks: the BMC that we switched off is another machine's (rule 29).
+        NotProven::Answered | NotProven::Renewed if commanded && case.enforces(29) => {
+            let sentence =
+                format!("{} still speaks after its BMC said Off: the BMC may be another machine's", case.host.name);
+            if let Some(incident) = &mut case.incident {
+                incident.alarmed = true;
+            }
+            raise_alarm(case, sentence);
+            case.go(Phase::SafeCompletion);
+        }
+        NotProven::NotOff if readings.last().is_some_and(|r| r.power == Power::On) => {
+            // Somebody switched it on, or it was never off: nothing is released, and the power is looked at again.
+            if let Some(incident) = &mut case.incident {
+                incident.fence.off_at = None;
+                incident.fence.found_off = false;
+            }
+            case.host.held_off = None;
+            let stuck = case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs >= 3);
+            if stuck { unfence(case, "it reads On again and again") } else { case.go(Phase::LastLook) }
+        }
+        NotProven::TooFewReadings
+        | NotProven::NotOff
+        | NotProven::NotLinked
+        | NotProven::Answered
+        | NotProven::Renewed
+        | NotProven::SecondProtocol
+        | NotProven::Blind => unfence(case, "off could not be proven"),
+    }
+}
+
+/// The BMC is another machine's: the link is broken, all power freezes, a human is paged (rules 13, 29).
+pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<MachineId>) {
+    case.host.link = Link::Mismatch;
+    let shown = seen.map_or_else(|| "another identity".to_owned(), |m| format!("{:032x}", m.0));
+    raise_alarm(case, format!("the BMC recorded for {} shows {shown}: nothing was sent to it", case.host.name));
+    let touched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_some());
+    if !touched {
+        case.host.held_off = None;
+    }
+    step_back(
+        case,
+        Explanation::refusal(
+            29,
+            "wrong-machine",
+            "its BMC is another machine's: correct the record, then link it again",
+        ),
+    );
+}
+
+/// The BMC gives nothing: a second proof if there is one, else unfenced (rule 27).
+pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
+    if case.host.outlets && !case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs > 2) {
+        let now = case.now.elapsed;
+        let first = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_none());
+        if let Some(incident) = &mut case.incident {
+            incident.timings.off_ordered.get_or_insert(now);
+            incident.fence.off_at.get_or_insert(now);
+            incident.fence.on_deadline = Some(now.plus(case.world.limits.effect_ms + case.world.limits.release_ms));
+            incident.fence.failed_proofs += 1;
+            case.host.held_off = Some(incident.id);
+        }
+        if first {
+            remember(&mut case.host.history.cycles, now, 16);
+            let rung = case.incident.as_ref().map_or(Rung::PowerCycle, |i| i.current_rung());
+            case.acted(rung);
+        }
+        case.go(Phase::PoweringOff);
+        case.order_with_permit(Intent::OutletsOff);
+        return;
+    }
+    unfence(case, what);
+}
+
+fn unfence<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident {
+        incident.fence.unfenced_since.get_or_insert(now);
+    }
+    let fresh = case.incident.as_ref().is_some_and(|i| i.phase != Phase::Unfenced);
+    case.go(Phase::Unfenced);
+    let why = Explanation::refusal(
+        27,
+        "unfenced",
+        format!("{what}: nothing is released; confirm with the serial that it is off, or cure its BMC"),
+    );
+    if fresh {
+        case.tell(Loudness::Page, why.clone());
+    }
+    case.wait(why);
+}
+
+/// Not provable: re-read every 10 s for ten minutes, then each minute; a person may confirm (rule 27).
+pub(super) fn unfenced<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    if case.incident.as_ref().is_some_and(|i| i.fence.human_confirmed.is_some()) {
+        match try_prove(case, &[]) {
+            Ok(proof) => {
+                let id = case.incident.as_ref().map(|i| i.id);
+                case.host.held_off = id;
+                proven(case, proof);
+                return;
+            }
+            Err(why) => {
+                if let Some(incident) = &mut case.incident {
+                    incident.fence.human_confirmed = None;
+                }
+                let sentence =
+                    format!("the confirmation does not hold ({why:?}): the host shows life, or we are blind");
+                case.tell(Loudness::Page, Explanation::refusal(27, "confirmation-contradicted", sentence));
+            }
+        }
+    }
+    let touched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_some());
+    if (!touched && came_back(case)) || denied(case) {
+        return;
+    }
+    if case.host.ready() && touched {
+        // It is back, whatever its BMC says.
+        case.go(Phase::AwaitingReady);
+        return;
+    }
+    let since = case.incident.as_ref().and_then(|i| i.fence.unfenced_since).unwrap_or(case.now.elapsed);
+    if case.since(since) >= limits.boot_budget_ms
+        && let Some(incident) = &mut case.incident
+    {
+        // A permit does not outlast the boot budget; it is asked for again when the BMC speaks.
+        incident.reservation = None;
+    }
+    let gap = if case.since(since) < limits.reread_fast_ms { limits.reread_ms } else { MINUTE };
+    let last = case.incident.as_ref().map_or(since, |i| i.phase_since.max(since));
+    if case.since(last) < gap && case.incident.as_ref().is_some_and(|i| i.tries > 0) {
+        case.wake_at(last.plus(gap));
+        return;
+    }
+    let bmc_speaks = bmc_silent_since(case.view).is_none();
+    let allowed = gate::outside_forbidden(case).is_ok();
+    if allowed && (bmc_speaks || case.incident.as_ref().is_some_and(|i| i.tries == 0 || case.since(last) >= gap)) {
+        let keep = case.incident.as_ref().and_then(|i| i.wait.clone());
+        if let Some(incident) = &mut case.incident {
+            incident.phase_since = case.now.elapsed;
+        }
+        case.order(Intent::ProveOff);
+        if let Some(incident) = &mut case.incident {
+            incident.wait = keep;
+        }
+    } else {
+        case.wake_in(gap);
+    }
+}
+
+fn denied<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    if case.incident.as_ref().is_some_and(|i| i.denied) {
+        case.host.history.declined = true;
+        finish::withdraw(case, End::Aborted);
+        return true;
+    }
+    false
+}
+
+/// A reading taken while unfenced.
+pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
+    let off = readings.iter().any(|r| r.power == Power::Off);
+    let on = readings.last().is_some_and(|r| r.power == Power::On);
+    if on {
+        if let Some(incident) = &mut case.incident {
+            incident.fence.off_at = None;
+            incident.fence.found_off = false;
+            incident.fence.failed_proofs = 0;
+        }
+        case.host.held_off = None;
+        if let Some(incident) = &mut case.incident {
+            incident.reservation = None;
+        }
+        case.go(Phase::Suspected);
+        case.wake_in(1);
+        return;
+    }
+    if off {
+        let held = case.host.held_off.is_some();
+        if let Some(incident) = &mut case.incident
+            && !held
+        {
+            incident.fence.found_off = true;
+            incident.fence.off_at = readings.first().map(|r| r.at);
+        }
+        case.host.held_off = case.incident.as_ref().map(|i| i.id);
+        match try_prove(case, readings) {
+            Ok(proof) => return proven(case, proof),
+            Err(NotProven::WrongMachine) => return wrong_machine(case, readings.iter().find_map(|r| r.identity)),
+            Err(_) => {}
+        }
+    }
+    unfence(case, "its BMC still gives no proof");
+}
+
+/// Earns a proof anew: after a wait, a restart or a first use.
+pub(super) fn proving<R: Rules>(case: &mut Case<'_, R>) {
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.fence.human_confirmed.is_some()) {
+        match try_prove(case, &[]) {
+            Ok(proof) => return after_proof(case, proof),
+            Err(_) => return unfence(case, "the confirmation no longer holds"),
+        }
+    }
+    case.order(Intent::ProveOff);
+}
+
+/// A release was interrupted (restart, lost executor): the proof is earned again first.
+pub(super) fn releasing<R: Rules>(case: &mut Case<'_, R>) {
+    case.go(Phase::Proving);
+    case.wake_in(1);
+}
+
+/// Off, for a reason that has an end: the API away, AC to settle, a person to ask (rules 25, 31).
+pub(super) fn held_off<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let Some(incident) = &case.incident else { return };
+    let api_away = case.view.sight.api_unreachable(limits, case.now);
+    let deadline = incident.fence.on_deadline.unwrap_or(case.now.elapsed);
+    if !incident.released {
+        if api_away && case.now.elapsed < deadline {
+            case.wait(Explanation::refusal(
+                25,
+                "held-for-api",
+                "proven off; the API is away: it stays off for at most 10 min, then it is started",
+            ));
+            case.wake_at(deadline);
+            return;
+        }
+        if !api_away && case.now.elapsed < deadline {
+            case.go(Phase::Proving);
+            return;
+        }
+        case.go(Phase::PoweringOn);
+        return;
+    }
+    if incident.fence.found_off && case.enforces(31) && !started_by_itself(case) {
+        let cause = case.host.assessment.off_cause;
+        let sentence = match cause {
+            OffCause::AcLoss | OffCause::Fault => "it lost its power: started once the feed has been stable for 2 min",
+            _ => "somebody or something switched it off: a person must approve switching it on",
+        };
+        if let Err(why) = allowed_on(case, cause, sentence) {
+            case.wait(why);
+            return;
+        }
+    }
+    case.go(Phase::PoweringOn);
+}
+
+fn started_by_itself<R: Rules>(case: &Case<'_, R>) -> bool {
+    case.host.assessment.power == Power::On
+}
+
+/// Rule 31: switched on once by itself only after AC loss or a fault, once power has been stable for two minutes.
+fn allowed_on<R: Rules>(case: &Case<'_, R>, cause: OffCause, sentence: &'static str) -> Result<(), Explanation> {
+    if gate::approval(case, Rung::PowerCycle, 31, "approve-on", sentence).is_ok() {
+        return Ok(());
+    }
+    match cause {
+        OffCause::AcLoss | OffCause::Fault => {
+            let stable = case.view.evidence.slot(Source::Power).latest().map(|run| case.since(run.first));
+            if stable.is_some_and(|span| span >= case.world.limits.ac_stable_ms) {
+                return Ok(());
+            }
+            Err(Explanation::refusal(31, "ac-settling", sentence))
+        }
+        OffCause::Command | OffCause::Button | OffCause::Thermal | OffCause::Unknown => {
+            Err(Explanation::refusal(31, "approve-on", sentence))
+        }
+    }
+}
+
+/// Orders power on. The taint is gone before (rule 25).
+pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
+    let tries = case.incident.as_ref().map_or(0, |i| i.tries);
+    if tries >= 5 && tries % 5 == 0 {
+        let since = case.incident.as_ref().map_or(case.now.elapsed, |i| i.phase_since);
+        if case.since(since) >= case.world.limits.boot_budget_ms {
+            next_rung(case, Explanation::refusal(30, "no-power-on", "it could not be powered on"));
+            return;
+        }
+    }
+    if case.host.our_taint.is_some() && case.enforces(25) {
+        let api_away = case.view.sight.api_unreachable(&case.world.limits, case.now);
+        if !api_away {
+            case.order(Intent::Withdraw { uncordon: false });
+            return;
+        }
+    }
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    case.order(Intent::PowerOn { alarm: false });
+}
+
+/// While an off or a release runs: the target speaks = stop, power on, freeze, page (rule 29).
+pub(super) fn watch_fence<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(incident) = &case.incident else { return };
+    if incident.phase != Phase::Releasing || !case.enforces(29) {
+        return;
+    }
+    let Some(proof) = incident.proof else { return };
+    let evidence = &case.view.evidence;
+    let spoke = evidence.last_answer().is_some_and(|at| at > proof.at)
+        || evidence.last_renewal().is_some_and(|at| at > proof.at);
+    if !spoke || case.host.assessment.network == NetworkState::Silent && evidence.last_renewal() <= Some(proof.at) {
+        return;
+    }
+    let cancel = incident.running.as_ref().map(|r| r.step);
+    case.out.cancels.extend(cancel);
+    if let Some(incident) = &mut case.incident {
+        incident.alarmed = true;
+    }
+    let sentence = format!("{} speaks although it was proven off: the release stops", case.host.name);
+    raise_alarm(case, sentence);
+    case.go(Phase::SafeCompletion);
+    case.wake_in(SECOND);
+}
+
+/// The soft reboot of a living host (rule 1).
+pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
+    if came_back(case) || refused(case, Moment::BeforePower) {
+        return;
+    }
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident {
+        incident.cycles += 1;
+    }
+    remember(&mut case.host.history.cycles, now, 16);
+    case.acted(Rung::SoftReboot);
+    case.order_with_permit(Intent::SoftReboot);
+}
+
+/// The second off of a permitted reimage: the installer is done or failed, and waits for the power (rule 14: it belongs
+/// to the permit).
+pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
+    case.go(Phase::PoweringOff);
+    if let Some(incident) = &mut case.incident {
+        incident.fence.off_at = None;
+        incident.fence.failed_proofs = 0;
+    }
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    order_off(case, false);
+}
+
+/// No proof is to be had by the BMC or the outlets.
+pub(super) fn no_proof<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
+    unfence(case, what);
+}

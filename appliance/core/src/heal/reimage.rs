@@ -1,0 +1,252 @@
+//! Reimage and replacement: the host is off, released, its old identity gone; then the disk is rewritten or a spare takes
+//! the role.
+
+use super::begin::next_rung;
+use super::power;
+use crate::command::{Intent, Loudness};
+use crate::decide::Case;
+use crate::event::InstallReport;
+use crate::explain::Explanation;
+use crate::gate::{self, Spare};
+use crate::id::JobId;
+use crate::rules::{Rule, Rules};
+use crate::world::host::Role;
+use crate::world::incident::{End, Phase};
+
+/// Opens the ticket and sets one-shot network boot (rules 14, 34, 36, 38).
+pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    let limits = &case.world.limits;
+    let disk = case.host.disk.is_some();
+    let fit = case.incident.as_ref().is_some_and(|i| {
+        let proven = i.proof.is_some() && i.released && i.identity_removed;
+        proven && (disk || !case.rules.enforces(Rule(36)))
+    });
+    if case.enforces(36) && !fit {
+        next_rung(
+            case,
+            Explanation::refusal(36, "not-fit-to-reimage", "not proven off and released, or no disk is named"),
+        );
+        return;
+    }
+    let installs_max = limits.installs_max;
+    let broken = !case.enforces(38);
+    let Some(incident) = &mut case.incident else { return };
+    let Some(reservation) = &mut incident.reservation else { return };
+    if u64::from(reservation.installs) >= installs_max && !broken {
+        next_rung(case, Explanation::refusal(38, "installs-used-up", "two installs failed"));
+        return;
+    }
+    if incident.tries == 0 {
+        reservation.installs += 1;
+    }
+    let job = JobId((incident.id.0 << 8) | u64::from(reservation.installs));
+    incident.job = Some(job);
+    incident.progress_at = None;
+    case.order_with_permit(Intent::ArmBoot(job));
+}
+
+/// The installer works; its deadlines run (rule 35).
+pub(super) fn installing<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let now = case.now.elapsed;
+    let Some(incident) = &case.incident else { return };
+    let opened = incident.ticket_at.unwrap_or(incident.phase_since);
+    let (deadline, code, what) = match incident.progress_at {
+        None => (opened.plus(limits.ticket_ms), "no-hello", "the installer never said hello"),
+        Some(at) => {
+            let silent = at.plus(limits.progress_ms);
+            let cap = opened.plus(limits.job_ms);
+            (silent.min(cap), "install-stalled", "the installer fell silent")
+        }
+    };
+    if now >= deadline {
+        install_failed(case, Explanation::refusal(35, code, what));
+    } else {
+        case.wake_at(deadline);
+    }
+}
+
+/// What the installer says.
+pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallReport) {
+    let now = case.now.elapsed;
+    let Some(incident) = &mut case.incident else { return };
+    if incident.phase != Phase::Installing {
+        return;
+    }
+    incident.progress_at = Some(now);
+    match report {
+        InstallReport::Progress => {}
+        InstallReport::Installed => {
+            // Written once, recorded with this event: the same ticket installs nothing again (rule 38).
+            incident.installed = true;
+            incident.ticket_at = None;
+            case.note("installed", format!("{}: image written and verified", case.host.name));
+            power::order_off_again(case);
+        }
+        InstallReport::ForeignData => next_rung(
+            case,
+            Explanation::refusal(37, "foreign-data", "the named disk carries foreign data: nothing was written"),
+        ),
+        InstallReport::NoSuchDisk => next_rung(
+            case,
+            Explanation::refusal(36, "no-such-disk", "the named disk is not there exactly once: nothing was written"),
+        ),
+        InstallReport::Failed => {
+            install_failed(case, Explanation::refusal(38, "install-failed", "the installer failed"));
+        }
+    }
+}
+
+fn install_failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
+    for version in case.host.versions.clone() {
+        case.blame_version(version);
+    }
+    let limits = &case.world.limits;
+    let again = case.incident.as_ref().and_then(|i| i.reservation.as_ref()).is_some_and(|r| {
+        (u64::from(r.installs) < limits.installs_max || !case.rules.enforces(Rule(38)))
+            && u64::from(r.power_steps) < limits.power_steps_max
+    });
+    if let Some(incident) = &mut case.incident {
+        incident.ticket_at = None;
+    }
+    case.tell(Loudness::Log, why.clone());
+    if again && gate::versions_allow(case) {
+        power::order_off_again(case);
+    } else {
+        next_rung(case, why);
+    }
+}
+
+/// The image is on; the credential is minted late, for one node, and the host starts (rule 40).
+pub(super) fn rejoining<R: Rules>(case: &mut Case<'_, R>) {
+    if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    let Some(incident) = &case.incident else { return };
+    if !incident.identity_removed {
+        // Interrupted before the old identity was gone: the proof is earned again for it.
+        case.go(Phase::Proving);
+        return;
+    }
+    if !incident.installed {
+        power::onward(case);
+        return;
+    }
+    let job = incident.job.unwrap_or_default();
+    case.order(Intent::MintCredential(job));
+}
+
+/// For a control-plane host: the member to remove, if quorum holds after it (rules 18, 20).
+pub(super) fn etcd_member_to_remove<R: Rules>(case: &Case<'_, R>) -> Result<Option<u64>, Explanation> {
+    if !case.host.control_plane() {
+        return Ok(None);
+    }
+    let report = case.view.sight.cluster.as_ref().and_then(|c| c.etcd.as_ref());
+    let fresh = report.filter(|r| case.since(r.read_at) <= case.world.limits.etcd_age_ms);
+    let Some(report) = fresh else {
+        if case.enforces(20) {
+            return Err(Explanation::refusal(
+                20,
+                "etcd-unread",
+                "the etcd members were not read within 10 s: nothing is removed",
+            ));
+        }
+        return Ok(None);
+    };
+    let Some(own) = report.members.iter().find(|m| m.host == Some(case.host.id)) else { return Ok(None) };
+    let stay = report.members.iter().filter(|m| m.id != own.id && !m.learner);
+    let healthy = stay.clone().filter(|m| m.healthy).count();
+    if case.enforces(20) && healthy < stay.count() / 2 + 1 {
+        return Err(Explanation::refusal(20, "quorum-after-removal", "without this member the quorum would not hold"));
+    }
+    Ok(Some(own.id))
+}
+
+/// A spare for the swap is chosen and promised; without one the host stays off, for a person.
+pub(super) fn spare_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    if case.incident.as_ref().is_some_and(|i| i.spare.is_some()) {
+        return true;
+    }
+    match gate::choose_spare(case) {
+        Spare::Take(spare) => {
+            let id = case.incident.as_ref().map(|i| i.id);
+            if let Some(other) = case.other_mut(spare) {
+                other.history.promised = id;
+            }
+            if let Some(incident) = &mut case.incident {
+                incident.spare = Some(spare);
+            }
+            true
+        }
+        Spare::Wait(why) => {
+            // The proof is used up by waiting; it is earned again when the wait is over.
+            case.go(Phase::Proving);
+            case.wait(why);
+            false
+        }
+        Spare::None => {
+            case.note("no-spare", format!("{}: no proven spare is free", case.host.name));
+            case.go(Phase::GivingUp);
+            false
+        }
+    }
+}
+
+/// The spare takes the role and must become Ready.
+pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
+    let limits = &case.world.limits;
+    let Some(incident) = &case.incident else { return };
+    let Some(spare) = incident.spare else {
+        case.go(Phase::GivingUp);
+        return;
+    };
+    let Some(booted) = incident.booted_at else {
+        if let Err(why) = gate::outside_forbidden(case) {
+            case.wait(why);
+            return;
+        }
+        case.order_with_permit(Intent::Promote(spare));
+        return;
+    };
+    if case.world.host(spare).is_some_and(crate::world::host::Host::ready) {
+        let now = case.now.elapsed;
+        if let Some(incident) = &mut case.incident {
+            incident.timings.ready.get_or_insert(now);
+        }
+        case.host.lifecycle = crate::world::host::Lifecycle::Quarantined { since: now };
+        case.host.held_off = None;
+        super::end(case, End::Replaced);
+    } else if case.since(booted) >= limits.boot_budget_ms {
+        case.tell(
+            Loudness::Page,
+            Explanation::refusal(43, "spare-late", "the spare did not become Ready in its boot budget"),
+        );
+        case.go(Phase::GivingUp);
+    } else {
+        case.wake_in(limits.retry_ms);
+    }
+}
+
+/// The spare was started under the role of this host.
+pub(super) fn promoted<R: Rules>(case: &mut Case<'_, R>) {
+    let now = case.now.elapsed;
+    let (pool, cluster) = (case.host.pool, case.host.cluster);
+    let spare = case.incident.as_ref().and_then(|i| i.spare);
+    if let Some(incident) = &mut case.incident {
+        incident.booted_at = Some(now);
+    }
+    if let Some(new) = spare.and_then(|id| case.other_mut(id)) {
+        new.role = Role::Worker;
+        new.pool = pool;
+        new.cluster = cluster;
+        new.history.promised = None;
+        new.history.seen_healthy = false;
+        new.spare_proof = None;
+    }
+    case.wake_in(case.world.limits.retry_ms);
+}

@@ -1,0 +1,334 @@
+//! Results of steps: what each means for the plan.
+
+use super::begin::next_rung;
+use super::{back, power, reimage, safe};
+use crate::command::{Failure, Intent, Loudness, StepResult};
+use crate::decide::Case;
+use crate::explain::Explanation;
+use crate::fence::Reading;
+use crate::rules::Rules;
+use crate::time::SECOND;
+use crate::world::host::Link;
+use crate::world::incident::{Phase, Rung};
+
+/// Takes the result of the step that was awaited.
+pub(crate) fn result<R: Rules>(case: &mut Case<'_, R>, intent: Intent, result: &StepResult) {
+    match result {
+        StepResult::Done | StepResult::AlreadySo => done(case, intent),
+        StepResult::Looked(look) => power::looked(case, look),
+        StepResult::Readings { readings, off_sent } => read(case, readings, *off_sent),
+        StepResult::Failed { why, readings, sent } => failed(case, intent, *why, readings, *sent),
+    }
+}
+
+fn read<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading], off_sent: Option<crate::time::Elapsed>) {
+    match case.incident.as_ref().map(|i| i.phase) {
+        Some(Phase::Unfenced) => power::reread(case, readings),
+        Some(Phase::PoweringOff | Phase::Proving) => power::readings(case, readings, off_sent),
+        // A late reading after the phase was left (pause, alarm) changes nothing.
+        _ => {}
+    }
+}
+
+fn done<R: Rules>(case: &mut Case<'_, R>, intent: Intent) {
+    let now = case.now.elapsed;
+    let phase = case.incident.as_ref().map(|i| i.phase);
+    match intent {
+        Intent::Cordon => case.go(Phase::LastLook),
+        Intent::RestartComponent(_) => case.go(Phase::ComponentCure),
+        Intent::SoftReboot => {
+            if let Some(incident) = &mut case.incident {
+                incident.booted_at = Some(now);
+            }
+            case.go(Phase::AwaitingReady);
+        }
+        Intent::Release { keep_taint } => {
+            if !keep_taint {
+                case.host.our_taint = None;
+            }
+            released(case);
+        }
+        Intent::PowerOn { .. } => powered_on(case),
+        Intent::ArmBoot(_) => {
+            if let Some(incident) = &mut case.incident {
+                incident.ticket_at = Some(now);
+            }
+            case.go(Phase::PoweringOn);
+        }
+        Intent::CloseTicket(_) => {
+            if let Some(incident) = &mut case.incident {
+                incident.job = None;
+            }
+        }
+        Intent::RemoveIdentity { .. } => {
+            if let Some(incident) = &mut case.incident {
+                incident.identity_removed = true;
+            }
+            // They went with the Node.
+            case.host.our_taint = None;
+            case.host.our_cordon = None;
+            power::onward(case);
+        }
+        Intent::MintCredential(_) => case.go(Phase::PoweringOn),
+        Intent::Promote(_) => reimage::promoted(case),
+        Intent::Canary => case.go(Phase::Returning),
+        Intent::Return => back::returned_to_service(case),
+        Intent::Withdraw { uncordon } => {
+            case.host.our_taint = None;
+            if uncordon {
+                case.host.our_cordon = None;
+            }
+            if let Some(incident) = &mut case.incident
+                && phase == Some(Phase::PoweringOn)
+            {
+                incident.tries = 0;
+            }
+        }
+        // These end in readings or a look, never in a plain done.
+        Intent::LastLook { .. } | Intent::ForceOff { .. } | Intent::ProveOff | Intent::OutletsOff => {}
+    }
+}
+
+fn released<R: Rules>(case: &mut Case<'_, R>) {
+    let now = case.now.elapsed;
+    if let Some(incident) = &mut case.incident {
+        incident.released = true;
+        incident.timings.released.get_or_insert(now);
+    }
+    case.note("released", format!("{}: its pods and volumes are released", case.host.name));
+    power::onward(case);
+}
+
+fn powered_on<R: Rules>(case: &mut Case<'_, R>) {
+    let now = case.now.elapsed;
+    case.host.held_off = None;
+    let Some(incident) = &mut case.incident else { return };
+    incident.timings.power_on.get_or_insert(now);
+    incident.booted_at = Some(now);
+    if let Some(reservation) = &mut incident.reservation {
+        reservation.read_on = true;
+    }
+    match incident.phase {
+        Phase::SafeCompletion => safe::over(case),
+        Phase::Withdrawing => {}
+        _ if incident.ticket_at.is_some() && !incident.installed => case.go(Phase::Installing),
+        _ => case.go(Phase::AwaitingReady),
+    }
+}
+
+fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readings: &[Reading], sent: bool) {
+    if why == Failure::WrongMachine {
+        let seen = readings.iter().rev().find_map(|r| r.identity);
+        if !matches!(intent, Intent::Promote(_)) {
+            power::wrong_machine(case, seen);
+            return;
+        }
+    }
+    let refused = |code, what: &str| Explanation::note(code, format!("{what} ({why:?}): tried again"));
+    match intent {
+        Intent::Cordon => match why {
+            Failure::ApiSilent if case.host.control_plane() => case.go(Phase::LastLook),
+            _ => back_to_suspicion(
+                case,
+                Explanation::refusal(7, "cordon-failed", format!("the cordon could not be set ({why:?})")),
+            ),
+        },
+        Intent::LastLook { .. } => {
+            back_to_suspicion(case, Explanation::refusal(1, "look-failed", format!("the last look failed ({why:?})")));
+        }
+        Intent::RestartComponent(_) => {
+            next_rung(
+                case,
+                Explanation::refusal(53, "restart-failed", format!("the agent could not restart it ({why:?})")),
+            );
+        }
+        Intent::SoftReboot => {
+            next_rung(
+                case,
+                Explanation::note("soft-reboot-failed", format!("the orderly reboot was not accepted ({why:?})")),
+            );
+        }
+        Intent::ForceOff { .. } => off_failed(case, why, readings, sent),
+        Intent::ProveOff => match case.incident.as_ref().map(|i| i.phase) {
+            Some(Phase::Unfenced) => power::reread(case, readings),
+            _ => power::readings(case, readings, None),
+        },
+        Intent::OutletsOff => power::no_proof(case, "its outlets could not be switched off and read"),
+        Intent::Release { keep_taint } => release_failed(case, why, keep_taint),
+        Intent::PowerOn { .. } => {
+            case.wait(Explanation::refusal(
+                30,
+                "power-on-failed",
+                format!("it could not be switched on ({why:?}): tried again"),
+            ));
+            case.wake_in(10 * SECOND);
+        }
+        Intent::ArmBoot(_) => {
+            if case.incident.as_ref().is_some_and(|i| i.tries >= 2) {
+                next_rung(
+                    case,
+                    Explanation::refusal(
+                        34,
+                        "boot-not-set",
+                        format!("one-shot network boot could not be set ({why:?})"),
+                    ),
+                );
+            } else {
+                case.wait(refused("arm-failed", "one-shot network boot was not set"));
+            }
+        }
+        Intent::RemoveIdentity { .. } => {
+            case.go(Phase::Proving);
+            case.wait(Explanation::refusal(
+                41,
+                "identity-stays",
+                format!("the old identity could not be removed ({why:?}): tried again"),
+            ));
+        }
+        Intent::MintCredential(_) => case.wait(refused("mint-failed", "the join credential could not be minted")),
+        Intent::Promote(spare) => {
+            if why == Failure::WrongMachine
+                && let Some(other) = case.other_mut(spare)
+            {
+                other.link = Link::Mismatch;
+            }
+            let tries = case.incident.as_ref().map_or(0, |i| i.tries);
+            if tries >= 3 || why == Failure::WrongMachine {
+                case.tell(
+                    Loudness::Page,
+                    Explanation::refusal(43, "spare-failed", format!("the spare could not be started ({why:?})")),
+                );
+                case.go(Phase::GivingUp);
+            } else {
+                case.wait(refused("promote-failed", "the spare could not be started"));
+            }
+        }
+        Intent::Canary => match why {
+            Failure::CanaryFailed => back::canary_failed(case),
+            _ => case.wait(refused("canary-unread", "the canary could not be run")),
+        },
+        Intent::Return => case.wait(refused("return-failed", "labels or cordon could not be restored")),
+        Intent::Withdraw { .. } => {
+            case.wait(Explanation::refusal(
+                26,
+                "marks-stay",
+                format!("our marks could not be removed ({why:?}): tried again"),
+            ));
+        }
+        Intent::CloseTicket(_) => {
+            if let Some(incident) = &mut case.incident {
+                incident.job = None;
+            }
+        }
+    }
+}
+
+fn back_to_suspicion<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
+    if let Some(incident) = &mut case.incident {
+        incident.reservation = None;
+    }
+    case.go(Phase::Suspected);
+    case.wait(why);
+}
+
+fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Reading], sent: bool) {
+    if !sent {
+        // Nothing left: the host is as it was.
+        case.host.held_off = None;
+        if let Some(incident) = &mut case.incident {
+            incident.fence.off_at = None;
+        }
+        let id = case.host.id;
+        if case.site().watched_off.iter().any(|w| w.host == id) {
+            case.site_mut().watched_off.retain(|w| w.host != id);
+        }
+    }
+    match why {
+        Failure::Cancelled if sent => {
+            case.go(Phase::Proving);
+            case.wake_in(SECOND);
+        }
+        Failure::Cancelled => {
+            back_to_suspicion(case, Explanation::refusal(49, "paused", "a person paused it before the off was sent"))
+        }
+        Failure::FirmwareTask => {
+            back_to_suspicion(
+                case,
+                Explanation::refusal(
+                    33,
+                    "firmware-task",
+                    "the BMC reports a shutdown or a firmware task: no power now",
+                ),
+            );
+        }
+        Failure::ForeignChange => {
+            case.host.held_off = None;
+            back_to_suspicion(
+                case,
+                Explanation::refusal(31, "foreign-power", "somebody else changed its power: looked at again"),
+            );
+        }
+        Failure::NoEffect => power::no_bmc(case, "force-off was accepted without effect"),
+        Failure::BmcRefused => power::no_proof(case, "its BMC refuses our credential"),
+        _ if sent && !readings.is_empty() => power::readings(case, readings, None),
+        _ => power::no_bmc(case, "its BMC did not answer"),
+    }
+}
+
+fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, keep_taint: bool) {
+    let now = case.now.elapsed;
+    match why {
+        Failure::CameBack | Failure::ForeignChange => {
+            case.host.our_taint = None;
+            case.host.held_off = None;
+            if let Some(incident) = &mut case.incident {
+                incident.booted_at = Some(now);
+            }
+            let why = Explanation::refusal(
+                31,
+                "came-back",
+                "its power came back during the release, not by us: the release stopped",
+            );
+            case.tell(Loudness::Page, why);
+            case.go(Phase::AwaitingReady);
+        }
+        Failure::ApiSilent => {
+            let hold = case.world.limits.hold_off_ms;
+            if let Some(incident) = &mut case.incident {
+                let deadline = incident.fence.off_at.unwrap_or(now).plus(hold);
+                incident.fence.on_deadline = Some(deadline);
+            }
+            case.go(Phase::HeldOff);
+        }
+        Failure::NotReleased => {
+            if !keep_taint {
+                case.host.our_taint = None;
+            }
+            let rung = case.incident.as_ref().map(|i| i.current_rung());
+            let why = Explanation::refusal(25, "not-released", "its pods or volumes were not gone within 2 min");
+            if matches!(rung, Some(Rung::Reimage | Rung::Replace)) {
+                // Pods released is a precondition of a reimage (rule 36): tried again under a new proof.
+                if case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs >= 3) {
+                    next_rung(case, why);
+                } else {
+                    if let Some(incident) = &mut case.incident {
+                        incident.fence.failed_proofs += 1;
+                    }
+                    case.go(Phase::Proving);
+                    case.wait(why);
+                }
+            } else {
+                case.tell(Loudness::Log, why);
+                case.go(Phase::PoweringOn);
+            }
+        }
+        Failure::Cancelled => {
+            case.host.our_taint = None;
+            case.go(Phase::Proving);
+        }
+        _ => {
+            case.go(Phase::Proving);
+            case.wake_in(SECOND);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! From evidence to the host's record: what it was, what it did, what others marked on it.
+
+use crate::assess::NetworkState;
+use crate::decide::Case;
+use crate::event::View;
+use crate::rules::Rules;
+use crate::signal::{BootStage, Seen, Source};
+use crate::time::{Elapsed, MINUTE, Millis};
+use crate::world::host::remember;
+use crate::world::incident::Phase;
+
+/// A silence that ended by itself within this is benign and remembered (rule 3).
+const BENIGN_MAX_MS: Millis = MINUTE;
+
+/// Puts what the evidence says now into the record of the host.
+pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
+    let before = case.before.assessment;
+    let now = case.now.elapsed;
+    let fresh = case.view.evidence.assessment;
+    case.host.assessment = fresh;
+
+    if case.host.ready() {
+        case.host.history.seen_healthy = true;
+        case.host.history.declined = false;
+    }
+    turns(case, before.network, before.network_since);
+    boots(case);
+    marks(case);
+    if !case.before.bad() && case.host.bad() {
+        let left = case.host.history.flap_points(&case.world.limits, case.now);
+        let points = u32::try_from(left).unwrap_or(u32::MAX).saturating_add(1);
+        case.host.history.flap = (points, now);
+    }
+}
+
+/// Silences that ended by themselves, and orderly reboots (rules 3, 33).
+fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: Elapsed) {
+    let limits = &case.world.limits;
+    let now = case.now.elapsed;
+    let fresh = case.host.assessment;
+    let ours = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.booted_at.is_some());
+
+    if network_before == NetworkState::Silent && fresh.answers() && !ours {
+        let span = now.since(since);
+        let boot_same = fresh.node.is_some_and(|n| Some(n.boot) == case.host.history.last_boot);
+        if span <= BENIGN_MAX_MS && boot_same {
+            remember(&mut case.host.history.benign_silences, (now, span), 8);
+        }
+    }
+    if ours || !case.enforces(33) {
+        return;
+    }
+    let budget = case.host.history.boot_budget_ms(limits);
+    let until = now.plus(budget);
+    // A mark, then silence within 120 s: the host said goodbye before it went.
+    let goodbye = fresh.closed_mark.is_some_and(|mark| {
+        fresh.network == NetworkState::Silent
+            && fresh.network_since.plus(limits.mark_ms) >= mark
+            && fresh.network_since <= mark.plus(limits.mark_ms)
+    });
+    let said = fresh.node.is_some_and(|n| n.shutting_down)
+        || fresh.agent.is_some_and(|a| a.shutting_down)
+        || matches!(fresh.stage, BootStage::ShuttingDown | BootStage::Post | BootStage::OsStarting);
+    let ill = !case.host.ready();
+    if (goodbye || said) && ill {
+        // The clock starts with the first word of it and is not wound up again by the next.
+        if case.host.history.rebooting_until.is_none() {
+            case.host.history.rebooting_until = Some(until);
+        }
+    } else if case.host.ready() {
+        case.host.history.rebooting_until = None;
+    }
+}
+
+/// Boots by the node's own boot ID (rules 3, 9, 42).
+fn boots<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(node) = case.host.assessment.node else { return };
+    let seen = case.before.assessment.node.map(|n| n.boot);
+    let now = case.now.elapsed;
+    if seen.is_some_and(|boot| boot != node.boot) {
+        remember(&mut case.host.history.boots, now, 8);
+    }
+    if case.host.ready() && case.host.history.last_boot != Some(node.boot) {
+        if let Some(booted) = case.incident.as_ref().and_then(|i| i.booted_at) {
+            // A slow upper mark: the longest of what was seen, falling by a tenth at each shorter boot.
+            let took = now.since(booted);
+            let learned = case.host.history.boot_p99_ms.unwrap_or(0);
+            case.host.history.boot_p99_ms = Some(took.max(learned - learned / 10));
+        }
+        case.host.history.last_boot = Some(node.boot);
+    }
+}
+
+/// Others' marks (rule 50). While our own cordon is on, only their explicit mark tells them from us.
+fn marks<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(node) = case.host.assessment.node else { return };
+    let theirs = node.foreign_mark || (node.cordoned && case.host.our_cordon.is_none() && !cordoning(case));
+    let since = case.host.marks.foreign_since;
+    case.host.marks.foreign_since = if theirs { since.or(Some(case.now.elapsed)) } else { None };
+}
+
+fn cordoning<R: Rules>(case: &Case<'_, R>) -> bool {
+    // Our own cordon shows on the Node before its step has reported, and stays a moment after it was removed.
+    case.incident
+        .as_ref()
+        .is_some_and(|i| matches!(i.phase, Phase::Cordoning | Phase::Returning | Phase::Withdrawing | Phase::LastLook))
+}
+
+/// Since when the BMC has given no reading.
+#[must_use]
+pub(crate) fn bmc_silent_since(view: &View) -> Option<Elapsed> {
+    let run = view.evidence.slot(Source::Power).latest()?;
+    matches!(run.seen, Seen::Trouble(_)).then_some(run.first)
+}
