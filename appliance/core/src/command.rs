@@ -129,6 +129,8 @@ pub struct Target {
     pub machine: MachineId,
     /// It is *linked*.
     pub linked: bool,
+    /// Its present Off was found, not ordered: proofs take the longer gap (rule 31).
+    pub found_off: bool,
     /// The boot that the Node ran when it fell ill.
     pub boot_before: Option<BootId>,
     /// The disk that may be written.

@@ -21,6 +21,7 @@ mod gate;
 mod heal;
 pub mod id;
 mod observe;
+pub mod perform;
 pub mod plan;
 pub mod policy;
 pub mod rules;

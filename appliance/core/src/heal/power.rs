@@ -90,6 +90,11 @@ pub(super) fn looked<R: Rules>(case: &mut Case<'_, R>, look: &LastLook) {
                 wrong_machine(case, Some(machine));
                 return;
             }
+            None if case.incident.as_ref().is_some_and(|i| i.tries < 2) => {
+                // Once more, with the time that a slow BMC needs.
+                case.wake_in(1);
+                return;
+            }
             None => {
                 no_bmc(case, "the BMC showed no identity in the last look");
                 return;
@@ -377,7 +382,7 @@ pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<Machi
 
 /// The BMC gives nothing: a second proof if there is one, else unfenced (rule 27).
 pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
-    if case.host.outlets && !case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs > 2) {
+    if case.host.outlets && case.incident.as_ref().is_none_or(|i| i.fence.failed_proofs <= 2) {
         let now = case.now.elapsed;
         let first = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_none());
         if let Some(incident) = &mut case.incident {
@@ -605,7 +610,7 @@ fn allowed_on<R: Rules>(case: &Case<'_, R>, cause: OffCause, sentence: &'static 
 /// Orders power on. The taint is gone before (rule 25).
 pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
     let tries = case.incident.as_ref().map_or(0, |i| i.tries);
-    if tries >= 5 && tries % 5 == 0 {
+    if tries >= 5 {
         let since = case.incident.as_ref().map_or(case.now.elapsed, |i| i.phase_since);
         if case.since(since) >= case.world.limits.boot_budget_ms {
             next_rung(case, Explanation::refusal(30, "no-power-on", "it could not be powered on"));

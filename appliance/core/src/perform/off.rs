@@ -1,0 +1,192 @@
+//! Force off, the take-over of a found Off, and reading Off again for a proof.
+
+use super::{POLL_MS, RESEND_MS, SENDS_MAX, State, StepRun, failed, keep, right_machine};
+use crate::command::{BmcCall, Call, Failure, NextCall, Observation, Reply, StepResult};
+use crate::fence::Reading;
+use crate::rules::Rules;
+use crate::signal::{BmcTrouble, BootStage, Power};
+use crate::time::{Elapsed, Millis, Now, SECOND};
+
+/// Rule 29: proof comes no earlier than 5 s after the first Off; the readings span that time.
+const SPAN_MS: Millis = 5 * SECOND;
+/// Between the Off reads within that span.
+const READ_GAP_MS: Millis = 2_500;
+/// Reading for a proof without a command gives up on a silent BMC after this.
+const READ_ONLY_MS: Millis = 20 * SECOND;
+
+/// How Off is come by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By our command.
+    Command,
+    /// It was found off and is taken over (rule 31).
+    Found,
+    /// By reading only.
+    ReadOnly,
+}
+
+impl Way {
+    pub(super) fn of(found_off: bool) -> Way {
+        if found_off { Way::Found } else { Way::Command }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Stage,
+    Power,
+    Off,
+    Pause,
+}
+
+/// How far it is.
+#[derive(Debug)]
+pub(super) struct Off {
+    way: Way,
+    asked: Asked,
+    readings: Vec<Reading>,
+    sends: u8,
+    sent: Option<Elapsed>,
+    last_send: Option<Elapsed>,
+    first_off: Option<Elapsed>,
+    staged: bool,
+}
+
+impl Off {
+    pub(super) fn new(way: Way) -> Off {
+        Off {
+            way,
+            asked: Asked::Nothing,
+            readings: Vec::new(),
+            sends: 0,
+            sent: None,
+            last_send: None,
+            first_off: None,
+            staged: false,
+        }
+    }
+}
+
+pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, now: Now) -> NextCall {
+    let target = &run.command.target;
+    let (host, machine) = (target.host, target.machine);
+    let age = run.age(now);
+    let limit =
+        if matches!(&run.state, State::Off(off) if off.way == Way::ReadOnly) { READ_ONLY_MS } else { target.effect_ms };
+    let found_off_gap = target.found_off_gap_ms;
+    let slow_gap = target.found_off;
+    let (enforces_29, enforces_30, enforces_33, enforces_31) =
+        (run.enforces(29), run.enforces(30), run.enforces(33), run.enforces(31));
+    let wait_to_write = run.write_at(now);
+    let State::Off(off) = &mut run.state else { return failed(Failure::Invalid, &[], false) };
+    let sent = off.sent.is_some();
+
+    if *observation == Observation::Cancel {
+        return failed(Failure::Cancelled, &off.readings, sent);
+    }
+    let asked = std::mem::replace(&mut off.asked, Asked::Pause);
+    match (asked, observation) {
+        (Asked::Stage, Observation::Reply(reply)) => {
+            off.staged = true;
+            let busy = matches!(reply, Reply::Stage(BootStage::FirmwareTask | BootStage::ShuttingDown));
+            if busy && enforces_33 {
+                return failed(Failure::FirmwareTask, &off.readings, false);
+            }
+        }
+        (Asked::Off, Observation::Reply(reply)) => {
+            // Whatever it answered, the power that is read decides (rule 30); a lost reply is unknown, then read.
+            if matches!(reply, Reply::BmcTrouble(BmcTrouble::Refused)) {
+                return failed(Failure::BmcRefused, &off.readings, true);
+            }
+            return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
+        }
+        (Asked::Power, Observation::Reply(Reply::Power(reading))) => {
+            keep(&mut off.readings, *reading);
+            if enforces_29 && reading.identity.is_some() && !right_machine(reading.identity, machine) {
+                return failed(Failure::WrongMachine, &off.readings, sent);
+            }
+            if let Some(next) = read(
+                off,
+                reading,
+                now,
+                if slow_gap || off.way == Way::Found { found_off_gap } else { SPAN_MS },
+                enforces_31,
+            ) {
+                return next;
+            }
+            let may_send = off.way == Way::Command && reading.power == Power::On;
+            if may_send {
+                if enforces_29 && !right_machine(reading.identity, machine) {
+                    return failed(Failure::BmcSilent, &off.readings, sent);
+                }
+                let again = off.last_send.is_none_or(|at| now.elapsed.since(at) >= RESEND_MS);
+                if again && off.sends < SENDS_MAX && wait_to_write.is_none() {
+                    return send(run, now);
+                }
+            }
+            if age >= limit {
+                let why = if sent { Failure::NoEffect } else { Failure::BmcBusy };
+                return failed(why, &off.readings, sent);
+            }
+            return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
+        }
+        (Asked::Power, Observation::Reply(reply)) => {
+            let why = match reply {
+                Reply::BmcTrouble(BmcTrouble::Refused) => return failed(Failure::BmcRefused, &off.readings, sent),
+                Reply::BmcTrouble(BmcTrouble::Busy) => Failure::BmcBusy,
+                _ => Failure::BmcSilent,
+            };
+            if age >= limit || (!sent && age >= READ_ONLY_MS) {
+                return failed(why, &off.readings, sent);
+            }
+            return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
+        }
+        _ => {}
+    }
+    if off.way == Way::Command && !off.staged {
+        off.asked = Asked::Stage;
+        return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
+    }
+    if off.way == Way::Command && off.sends == 0 && !enforces_30 {
+        // The switch of rule 30: a write without reading first.
+        return send(run, now);
+    }
+    off.asked = Asked::Power;
+    NextCall::Call(Call::Bmc(host, BmcCall::ReadPower))
+}
+
+fn send<R: Rules>(run: &mut StepRun<R>, now: Now) -> NextCall {
+    let host = run.command.target.host;
+    run.last_write = Some(now.elapsed);
+    if let State::Off(off) = &mut run.state {
+        off.sends += 1;
+        off.sent.get_or_insert(now.elapsed);
+        off.last_send = Some(now.elapsed);
+        off.asked = Asked::Off;
+    }
+    NextCall::Call(Call::Bmc(host, BmcCall::ForceOff))
+}
+
+/// What one power reading means; `None` = go on.
+fn read(off: &mut Off, reading: &Reading, now: Now, span_ms: Millis, enforces_31: bool) -> Option<NextCall> {
+    let done = |off: &Off| NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: off.sent });
+    match reading.power {
+        Power::Off => {
+            let first = *off.first_off.get_or_insert(reading.at);
+            if reading.at.since(first) >= span_ms {
+                return Some(done(off));
+            }
+            // Read in the middle of the span and at its end.
+            let left = span_ms - reading.at.since(first);
+            Some(NextCall::WaitUntil(now.elapsed.plus(left.min(READ_GAP_MS.max(span_ms / 2)))))
+        }
+        Power::On if off.first_off.is_some() => Some(done(off)),
+        Power::On if off.way == Way::Found && enforces_31 => Some(failed(Failure::ForeignChange, &off.readings, false)),
+        Power::On if off.way != Way::Command => Some(done(off)),
+        Power::On | Power::Transitioning | Power::Unknown => {
+            off.first_off = None;
+            None
+        }
+    }
+}
