@@ -28,6 +28,8 @@ pub enum Event {
     Started {
         /// The store says that this is a restored backup.
         restored: bool,
+        /// The journal could not be read whole: the budget state is unknown, which is no budget (rule 17).
+        corrupt: bool,
         /// `--observe-only`.
         observe_only: bool,
         /// The lease under which it runs.

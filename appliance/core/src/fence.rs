@@ -225,7 +225,7 @@ fn judge_under<R: Rules>(
         return no(NotProven::WrongMachine);
     }
     let enough = row.len() >= 2 && last.at.since(first.at) >= gap;
-    if source == ReadingSource::Bmc && rules.enforces(Rule(23)) && !enough {
+    if source == ReadingSource::Bmc && !enough {
         return no(NotProven::TooFewReadings);
     }
     if readings.iter().any(|r| r.source == ReadingSource::SecondProtocol && r.power == Power::On && r.at >= first.at) {
@@ -253,6 +253,16 @@ pub fn prove<R: Rules>(
     if bmc && rules.enforces(Rule(29)) && !expected.linked {
         return Err(NotProven::NotLinked);
     }
+    if !rules.enforces(Rule(23)) || !rules.enforces(Rule(27)) {
+        // The switches of the simulator: an off that was ordered is believed, or one that cannot be proven.
+        return Ok(ProvenOff {
+            host: expected.host,
+            incident: expected.incident,
+            at: now.elapsed,
+            witness: Witness::Bmc,
+            rules,
+        });
+    }
     let verdict = judge_under(rules, Some(expected.machine), cause, readings, limits);
     if let Some(why) = verdict.why_not {
         return Err(why);
@@ -269,7 +279,7 @@ pub fn prove<R: Rules>(
     }
     // The rest of a packet's way: an answer that left before the power fell may arrive just after the first Off.
     let evidence = witnesses.evidence;
-    if rules.enforces(Rule(23)) {
+    {
         if evidence.last_answer().is_some_and(|at| at > first_off) {
             return Err(NotProven::Answered);
         }

@@ -18,7 +18,7 @@ pub fn ladder(diagnosis: Diagnosis, host: &Host, pool: Option<&Pool>, pool_nodes
     // Single-node pools: component restart and power cycle only (rule 12).
     rungs.retain(|rung| match rung {
         Rung::SoftReboot => !never(pool.map(|p| p.soft_reboot)),
-        Rung::Reimage => !never(pool.map(|p| p.reimage)) && host.disk.is_some() && !single,
+        Rung::Reimage => !never(pool.map(|p| p.reimage)) && !single,
         Rung::Replace => !host.control_plane() && !single,
         Rung::RestartComponent(_) | Rung::PowerCycle | Rung::Human => true,
     });

@@ -265,7 +265,9 @@ impl Machine {
             BmcRequest::ReadHealth => BmcReply::Health(self.hardware()),
             BmcRequest::ReadNetworkBootOnce => BmcReply::Boot(self.bmc.boot),
             BmcRequest::SetNetworkBootOnce => {
-                self.bmc.boot = BootOverride::NetworkOnce;
+                if !self.bmc.ignores_boot {
+                    self.bmc.boot = BootOverride::NetworkOnce;
+                }
                 BmcReply::Accepted
             }
             BmcRequest::Reset => {

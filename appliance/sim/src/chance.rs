@@ -8,7 +8,7 @@ impl Chance {
     /// A generator for a seed.
     #[must_use]
     pub fn new(seed: u64) -> Chance {
-        Chance(seed ^ 0x5eed_0f_ac4e_d1c5)
+        Chance(seed ^ 0x005e_ed0f_ac4e_d1c5)
     }
 
     /// The next 64 bits.

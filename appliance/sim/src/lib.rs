@@ -6,6 +6,7 @@
 
 pub mod broken;
 pub mod chance;
+pub mod checks;
 pub mod fault;
 pub mod stats;
 pub mod watch;

@@ -21,8 +21,9 @@ use crate::world::World;
 #[must_use]
 pub fn decide<R: Rules>(rules: R, world: &World, event: &Event, now: Now) -> Outcome<R> {
     match event {
-        Event::Started { restored, observe_only, lease_until, epoch } => {
-            site::started(world, *restored, *observe_only, *lease_until, *epoch, now)
+        Event::Started { restored, corrupt, observe_only, lease_until, epoch } => {
+            let why = site::Start { restored: *restored, corrupt: *corrupt, observe_only: *observe_only };
+            site::started(rules, world, why, *lease_until, *epoch, now)
         }
         Event::Fact { host, view } | Event::Wake { host, view } => host::seen(rules, world, *host, view, now),
         Event::StepDone { host, incident, step, result, view } => {

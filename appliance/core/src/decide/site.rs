@@ -23,11 +23,22 @@ fn put<R: Rules>(world: &World, site: Site, now: Now, say: Option<(Loudness, Exp
     out
 }
 
+/// What is known of the state at a start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Start {
+    /// A restored backup.
+    pub(super) restored: bool,
+    /// The journal could not be read whole.
+    pub(super) corrupt: bool,
+    /// `--observe-only`.
+    pub(super) observe_only: bool,
+}
+
 /// The appliance started. Every open step is re-observed first: nothing is taken as running (rules 44, 45).
 pub(super) fn started<R: Rules>(
+    rules: R,
     world: &World,
-    restored: bool,
-    observe_only: bool,
+    start: Start,
     lease_until: Elapsed,
     epoch: u64,
     now: Now,
@@ -41,8 +52,9 @@ pub(super) fn started<R: Rules>(
     site.lease.until = lease_until;
     // What a person or a failed store ordered outlives a restart; the rest is earned anew.
     site.observe_only = Some(match site.observe_only {
-        _ if restored => ObserveOnly::Restored,
-        _ if observe_only => ObserveOnly::Ordered,
+        _ if start.corrupt && rules.enforces(Rule(17)) => ObserveOnly::Corrupt,
+        _ if start.restored => ObserveOnly::Restored,
+        _ if start.observe_only => ObserveOnly::Ordered,
         Some(ObserveOnly::Ordered) => ObserveOnly::Ordered,
         Some(ObserveOnly::Restored) => ObserveOnly::Restored,
         Some(ObserveOnly::Corrupt) => ObserveOnly::Corrupt,

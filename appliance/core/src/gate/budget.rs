@@ -164,7 +164,8 @@ pub(crate) fn choose_spare<R: Rules>(case: &Case<'_, R>) -> Spare {
     };
     let spares = case.world.tallies.spares.len() as u64;
     let Some(choice) = case.world.tallies.spares.iter().find(proven) else { return Spare::None };
-    let reserve = limits.spare_reserve.min(spares.saturating_sub(1));
+    let pool = spares + u64::from(case.world.tallies.promoted);
+    let reserve = limits.spare_reserve.min(pool.saturating_sub(1));
     if case.enforces(16) && spares <= reserve {
         return Spare::Wait(Explanation::refusal(16, "spare-reserve", "the last spares are kept back"));
     }

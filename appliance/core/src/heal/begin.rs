@@ -43,10 +43,18 @@ pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
     }
 }
 
+/// The ladder of a diagnosis without rungs that cannot be begun here: no disk is named, none is written (rule 36).
+fn usable<R: Rules>(case: &Case<'_, R>, diagnosis: Diagnosis) -> Vec<Rung> {
+    let pool_nodes = case.world.tallies.pools.get(&case.host.pool).map_or(0, |t| t.nodes);
+    let mut rungs = ladder(diagnosis, &case.host, case.pool(), pool_nodes);
+    let disk = case.host.disk.is_some() || !case.enforces(36);
+    rungs.retain(|rung| *rung != Rung::Reimage || disk);
+    rungs
+}
+
 /// The ladder of the diagnosis, keeping the rungs already tried.
 fn replan<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
-    let pool_nodes = case.world.tallies.pools.get(&case.host.pool).map_or(0, |t| t.nodes);
-    let wanted = ladder(diagnosis, &case.host, case.pool(), pool_nodes);
+    let wanted = usable(case, diagnosis);
     let Some(incident) = &mut case.incident else { return };
     let changed = incident.diagnosis != diagnosis;
     incident.diagnosis = diagnosis;
@@ -130,8 +138,7 @@ pub(super) fn next_rung<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
 
 /// The same with the diagnosis that the failed rung itself showed.
 pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis, why: Explanation) {
-    let pool_nodes = case.world.tallies.pools.get(&case.host.pool).map_or(0, |t| t.nodes);
-    let better = ladder(diagnosis, &case.host, case.pool(), pool_nodes);
+    let better = usable(case, diagnosis);
     let now = case.now.elapsed;
     let Some(incident) = &mut case.incident else { return };
     incident.diagnosis = diagnosis;

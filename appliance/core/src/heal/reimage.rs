@@ -143,25 +143,22 @@ pub(super) fn rejoining<R: Rules>(case: &mut Case<'_, R>) {
 
 /// For a control-plane host: the member to remove, if quorum holds after it (rules 18, 20).
 pub(super) fn etcd_member_to_remove<R: Rules>(case: &Case<'_, R>) -> Result<Option<u64>, Explanation> {
-    if !case.host.control_plane() {
+    if !case.host.control_plane() || !case.enforces(20) {
         return Ok(None);
     }
     let report = case.view.sight.cluster.as_ref().and_then(|c| c.etcd.as_ref());
     let fresh = report.filter(|r| case.since(r.read_at) <= case.world.limits.etcd_age_ms);
     let Some(report) = fresh else {
-        if case.enforces(20) {
-            return Err(Explanation::refusal(
-                20,
-                "etcd-unread",
-                "the etcd members were not read within 10 s: nothing is removed",
-            ));
-        }
-        return Ok(None);
+        return Err(Explanation::refusal(
+            20,
+            "etcd-unread",
+            "the etcd members were not read within 10 s: nothing is removed",
+        ));
     };
     let Some(own) = report.members.iter().find(|m| m.host == Some(case.host.id)) else { return Ok(None) };
     let stay = report.members.iter().filter(|m| m.id != own.id && !m.learner);
     let healthy = stay.clone().filter(|m| m.healthy).count();
-    if case.enforces(20) && healthy < stay.count() / 2 + 1 {
+    if healthy < stay.count() / 2 + 1 {
         return Err(Explanation::refusal(20, "quorum-after-removal", "without this member the quorum would not hold"));
     }
     Ok(Some(own.id))
@@ -245,6 +242,7 @@ pub(super) fn promoted<R: Rules>(case: &mut Case<'_, R>) {
         new.pool = pool;
         new.cluster = cluster;
         new.history.promised = None;
+        new.history.was_spare = true;
         new.history.seen_healthy = false;
         new.spare_proof = None;
     }

@@ -78,6 +78,8 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let slow_gap = target.found_off;
     let (enforces_29, enforces_30, enforces_33, enforces_31) =
         (run.enforces(29), run.enforces(30), run.enforces(33), run.enforces(31));
+    // The switch of rule 23: the command's acceptance is taken for its effect.
+    let believes_reading = run.enforces(23);
     let wait_to_write = run.write_at(now);
     let State::Off(off) = &mut run.state else { return failed(Failure::Invalid, &[], false) };
     let sent = off.sent.is_some();
@@ -93,6 +95,9 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             if busy && enforces_33 {
                 return failed(Failure::FirmwareTask, &off.readings, false);
             }
+        }
+        (Asked::Off, Observation::Reply(Reply::Ok)) if !believes_reading => {
+            return NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: off.sent });
         }
         (Asked::Off, Observation::Reply(reply)) => {
             // Whatever it answered, the power that is read decides (rule 30); a lost reply is unknown, then read.

@@ -51,6 +51,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let target = &run.command.target;
     let (host, machine, limit) = (target.host, target.machine, target.release_ms);
     let age = run.age(now);
+    let rules_27 = run.enforces(27);
     let (enforces_25, enforces_26, enforces_29) = (run.enforces(25), run.enforces(26), run.enforces(29));
     let State::Release(state) = &mut run.state else { return failed(Failure::Invalid, &[], false) };
 
@@ -106,7 +107,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     // Before the first effect, before pods go, and every 10 s.
     let due = state.last_read.is_none_or(|at| now.elapsed.since(at) >= REREAD_MS)
         || (matches!(state.work, Work::Taint | Work::Pods) && !state.was_read);
-    if due && enforces_29 {
+    if due && enforces_29 && rules_23 && rules_27 {
         state.asked = Some(Call::Bmc(host, BmcCall::ReadPower));
         return NextCall::Call(Call::Bmc(host, BmcCall::ReadPower));
     }

@@ -28,7 +28,8 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
     let cluster = |calls: &[K]| calls.iter().map(|c| Call::Cluster(*c)).collect::<Vec<_>>();
     match run.command.intent() {
         Intent::RestartComponent(component) => vec![Call::RestartComponent(component)],
-        Intent::Cordon => cluster(&[K::Cordon]),
+        Intent::Cordon if run.enforces(24) => cluster(&[K::Cordon]),
+        Intent::Cordon => cluster(&[K::Cordon, K::PutTaint]),
         Intent::SoftReboot => vec![
             Call::Cluster(K::ReadNode),
             Call::Bmc(host, BmcCall::ReadStage),
@@ -36,6 +37,7 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
             Call::Bmc(host, BmcCall::GracefulRestart),
         ],
         Intent::OutletsOff => vec![Call::OutletsOff, Call::ReadOutlets],
+        Intent::ArmBoot(_) if !run.enforces(40) => cluster(&[K::MintCredential]),
         Intent::ArmBoot(job) => vec![
             // Identity and power first: a ticket for a running host would be of no use, for another one of harm.
             Call::Bmc(host, BmcCall::ReadPower),

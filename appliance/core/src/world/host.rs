@@ -109,6 +109,8 @@ pub struct History {
     pub boot_p99_ms: Option<Millis>,
     /// The last boot of the node seen while Ready.
     pub last_boot: Option<BootId>,
+    /// It was a spare once: the reserve is reckoned on the size that the spare pool had (rule 16).
+    pub was_spare: bool,
     /// The incident that this spare is promised to.
     pub promised: Option<IncidentId>,
     /// A person returned it to service, and our cordon is still to be removed.

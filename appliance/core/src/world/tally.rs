@@ -74,6 +74,8 @@ pub struct Tallies {
     pub storage_permits: BTreeMap<StorageId, u32>,
     /// Spares in service, ready to be promoted or not.
     pub spares: BTreeSet<HostId>,
+    /// Hosts that were spares and took a role.
+    pub promoted: u32,
     /// Open incidents.
     pub incidents: u32,
     /// Disruptive actions of the last hour, oldest first.
@@ -89,6 +91,7 @@ pub struct Contribution {
     domains: Vec<DomainId>,
     serves: bool,
     spare: bool,
+    promoted: bool,
     control_plane: bool,
     schedulable: bool,
     ready: bool,
@@ -109,6 +112,7 @@ impl Contribution {
             domains: host.domains.clone(),
             serves: host.serves(),
             spare: host.role == Role::Spare && host.lifecycle == Lifecycle::InService,
+            promoted: host.history.was_spare && host.role != Role::Spare,
             control_plane: host.control_plane(),
             schedulable: host.serves() && !host.assessment.node.is_none_or(|n| n.cordoned) && host.our_cordon.is_none(),
             ready: host.ready(),
@@ -138,6 +142,7 @@ impl Tallies {
 
     fn count(&mut self, c: &Contribution, sign: i32) {
         add(&mut self.hosts, true, sign);
+        add(&mut self.promoted, c.promoted, sign);
         if c.spare {
             if sign > 0 {
                 self.spares.insert(c.host)

@@ -1,0 +1,114 @@
+//! Rules 18 to 22: control plane and etcd.
+
+use super::{breach, disruptive};
+use crate::watch::{Breach, Called, Checker, Decided, GroundTruth};
+use healing::command::{Call, ClusterCall, Intent};
+use healing::id::ClusterId;
+use healing::signal::Power;
+use healing::world::World;
+use std::collections::BTreeMap;
+
+#[derive(Debug, Default)]
+pub(crate) struct Planes;
+
+fn control_planes(world: &World, cluster: ClusterId) -> usize {
+    world.hosts.values().filter(|h| h.cluster == Some(cluster) && h.control_plane() && h.serves()).count()
+}
+
+impl Checker for Planes {
+    fn decided(&mut self, decided: &Decided<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
+        let mut found = Vec::new();
+        let world = decided.world;
+        for (ordered, incident) in disruptive(decided) {
+            let Some(host) = world.hosts.get(&ordered.host).filter(|h| h.control_plane()) else { continue };
+            let Some(cluster) = host.cluster else { continue };
+            let access = world.clusters.get(&cluster).is_some_and(|c| c.etcd_access);
+            let planes = control_planes(world, cluster);
+            let approved = incident.approval.is_some();
+            let mut say = |rule, what: String| found.push(breach(rule, decided.at, Some(host.id), what));
+            if access {
+                let members = truth.etcd(cluster);
+                let voters: Vec<_> = members.iter().filter(|m| !m.learner).collect();
+                let healthy = voters.iter().filter(|m| m.healthy).count();
+                let own = voters.iter().any(|m| m.host == host.id && m.healthy);
+                if own && healthy.saturating_sub(1) < voters.len() / 2 + 1 && !approved {
+                    say(18, format!("{} carries a healthy voter and the quorum does not hold without it", host.name));
+                }
+            }
+            if !access && !approved && planes >= 3 {
+                let others = world
+                    .hosts
+                    .values()
+                    .filter(|h| h.cluster == Some(cluster) && h.control_plane() && h.serves() && h.id != host.id);
+                if others.clone().any(|h| !h.ready()) {
+                    say(22, format!("{} is taken down without etcd access while another is not Ready", host.name));
+                }
+            }
+            if truth
+                .foreign_action(cluster)
+                .is_some_and(|(_, at)| decided.at < at + 1_800_000 && decided.at > at + 30_000)
+            {
+                say(19, format!("{} is taken down while somebody else works on the control plane", host.name));
+            }
+        }
+        let mut open: BTreeMap<ClusterId, u32> = BTreeMap::new();
+        for incident in world.incidents.values() {
+            if let Some(reservation) = incident.reservation.as_ref().filter(|r| r.control_plane)
+                && let Some(cluster) = reservation.cluster
+            {
+                *open.entry(cluster).or_default() += 1;
+            }
+        }
+        if let Some((cluster, _)) = open.iter().find(|(_, count)| **count > 1) {
+            found.push(breach(
+                19,
+                decided.at,
+                None,
+                format!("two control-plane hosts of cluster {} at once", cluster.0),
+            ));
+        }
+        for ordered in decided.ordered.iter().filter(|o| matches!(o.intent, Intent::ArmBoot(_))) {
+            let Some(host) = world.hosts.get(&ordered.host).filter(|h| h.control_plane()) else { continue };
+            let Some(cluster) = host.cluster else { continue };
+            let approved = world.incidents.get(&ordered.incident).is_some_and(|i| i.approval.is_some());
+            if !world.clusters.get(&cluster).is_some_and(|c| c.etcd_access) {
+                found.push(breach(
+                    22,
+                    decided.at,
+                    Some(host.id),
+                    "a control-plane host is reimaged without etcd access",
+                ));
+            } else if truth.etcd(cluster).iter().any(|m| m.host == host.id) {
+                found.push(breach(20, decided.at, Some(host.id), "reimaged while its etcd member is listed"));
+            }
+            if control_planes(world, cluster) <= 2 && !approved {
+                found.push(breach(21, decided.at, Some(host.id), "a small control plane is reimaged without approval"));
+            }
+        }
+        found
+    }
+
+    fn called(&mut self, called: &Called<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
+        let Call::Cluster(ClusterCall::RemoveEtcdMember(id)) = called.call else { return Vec::new() };
+        let mut found = Vec::new();
+        let Some(cluster) = called.world.hosts.get(&called.target).and_then(|h| h.cluster) else { return found };
+        if truth.power(called.target) != Power::Off {
+            found.push(breach(
+                20,
+                called.at,
+                Some(called.target),
+                "an etcd member is removed while its host is not off",
+            ));
+        }
+        let stay: Vec<_> = truth.etcd(cluster).into_iter().filter(|m| m.id != id && !m.learner).collect();
+        if stay.iter().filter(|m| m.healthy).count() < stay.len() / 2 + 1 {
+            found.push(breach(
+                20,
+                called.at,
+                Some(called.target),
+                "the quorum does not hold after the removal of a member",
+            ));
+        }
+        found
+    }
+}
