@@ -8,5 +8,6 @@ pub mod broken;
 pub mod chance;
 pub mod checks;
 pub mod fault;
+pub mod rule_table;
 pub mod stats;
 pub mod watch;
