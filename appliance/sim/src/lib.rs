@@ -4,10 +4,25 @@
 //! This crate must never be part of the appliance that stands at a site: it is behind the feature `lab`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod appliance;
 pub mod broken;
 pub mod chance;
 pub mod checks;
+pub mod cluster;
 pub mod fault;
 pub mod rule_table;
+pub mod generator;
+pub mod network;
+pub mod operator;
+pub mod plant;
+pub mod prober;
+pub mod reality;
+pub mod simulation;
+pub mod site;
 pub mod stats;
+pub mod tally;
+pub mod transcript;
 pub mod watch;
+
+mod executor;
+mod inject;
