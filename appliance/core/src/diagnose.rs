@@ -4,13 +4,16 @@ use crate::assess::{BmcState, LeaseState, NetworkState, Probe};
 use crate::decide::Case;
 use crate::observe::bmc_silent_since;
 use crate::rules::Rules;
-use crate::signal::{Component, ComponentCause, HardwareFault, Power};
-use crate::time::{MINUTE, Millis};
+use crate::signal::{Component, ComponentCause, HardwareFault, Power, Source};
+use crate::time::{Elapsed, MINUTE, Millis, SECOND};
 use crate::world::host::within;
 use crate::world::incident::{BootFailure, Diagnosis};
 
 /// A request to boot counts for this long.
 const BOOT_REQUEST_MS: Millis = 10 * MINUTE;
+
+/// The agent pushes this often: a report up to that long after the first miss may have been on its way.
+const AGENT_PERIOD_MS: Millis = 2 * SECOND;
 
 /// What is wrong with the host, or `None` if nothing is.
 #[must_use]
@@ -99,9 +102,14 @@ fn silent_illness<R: Rules>(case: &Case<'_, R>) -> Diagnosis {
         };
     }
     // Somebody who renews a Lease or whose agent reports is alive, whatever our probes say.
-    let renewed_since = case.view.evidence.last_renewal().zip(case.view.evidence.silence());
-    let renews = renewed_since.is_some_and(|(at, (_, since))| at > since.plus(case.world.limits.silent_ms));
-    if seen.agent.is_some() || (renews && seen.lease <= LeaseState::Late) {
+    let evidence = &case.view.evidence;
+    let silent_since = evidence.silence().map(|(_, since)| since);
+    let after = |at: Option<Elapsed>, span| at.zip(silent_since).is_some_and(|(at, since)| at > since.plus(span));
+    let renews = after(evidence.last_renewal(), case.world.limits.silent_ms);
+    // The last report of a host that died is still young for a while: only one from after the silence began counts.
+    let reports = seen.agent.is_some()
+        && after(evidence.slot(Source::Agent).latest().map(|run| run.last), AGENT_PERIOD_MS);
+    if reports || (renews && seen.lease <= LeaseState::Late) {
         return Diagnosis::NodeLostNetwork;
     }
     if let Some(fault) = seen.hardware

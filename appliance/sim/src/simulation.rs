@@ -223,6 +223,10 @@ impl<R: Rules> Simulation<R> {
         for config in site.configuration() {
             simulation.configure(Event::Config(config));
         }
+        // A new cluster only observes; a person armed these long ago.
+        for cluster in site.clusters.iter().filter(|c| c.armed) {
+            simulation.configure(Event::Operator(Operator::Arm { cluster: cluster.id, armed: true }));
+        }
         simulation
     }
 

@@ -149,11 +149,14 @@ pub(super) fn lease<R: Rules>(world: &World, until: Elapsed, epoch: u64, now: No
                 "the appliance lease is lost: another one may own the site, nothing is touched",
             ),
         ));
-    } else if !lost && site.observe_only == Some(ObserveOnly::Standby) {
+    }
+    let returns = !lost && site.observe_only == Some(ObserveOnly::Standby);
+    if returns {
         site.observe_only = Some(ObserveOnly::Starting { until: now.elapsed.plus(world.limits.start_observe_ms) });
     }
     let mut out = put(world, site, now, say);
-    if !lost {
+    // A plain renewal must not push the site's timer away: only one is kept.
+    if returns {
         out.wakeups.push(Wakeup { target: WakeTarget::Site, at: now.elapsed.plus(world.limits.start_observe_ms) });
     }
     out

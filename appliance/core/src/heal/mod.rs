@@ -42,12 +42,7 @@ pub(crate) fn advance<R: Rules>(case: &mut Case<'_, R>) {
 
 fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
     if case.incident.is_some() {
-        if let Some(diagnosis) = diagnose(case)
-            && let Some(incident) = &mut case.incident
-            && matches!(incident.phase, Phase::Suspected)
-        {
-            incident.diagnosis = diagnosis;
-        }
+        // While it is only suspected, the phase itself looks again and plans anew.
         return;
     }
     if case.host.lifecycle != Lifecycle::InService || !case.host.serves() {
