@@ -1,1 +1,4 @@
 //! The appliance as a library: the server and the command line share it.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod store;

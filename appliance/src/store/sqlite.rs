@@ -1,0 +1,612 @@
+//! The journal in SQLite: WAL, `synchronous=FULL`, one writer, everything of a group in one transaction.
+
+use super::audit::{self, ChainVerifier, Checkpoint, GENESIS, Row, Verified};
+use super::lock::{DataDir, hex, random};
+use super::reserve::{Frame, Reserve};
+use super::schema::MIGRATIONS;
+use super::secret::{OuterKey, Sealer, Secret};
+use super::{ENTRIES_MAX, Entry, Journal, JournalError, Loaded};
+use healing::command::Loudness;
+use healing::event::Change;
+use healing::time::{Elapsed, Now};
+use healing::world::World;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Closed incidents kept at most.
+const INCIDENTS_KEPT: i64 = 100_000;
+/// Outbox rows kept at most: what is older is dead and shown as such.
+const OUTBOX_KEPT: i64 = 100_000;
+
+/// The journal of a data directory.
+#[derive(Debug)]
+pub struct SqliteJournal {
+    directory: DataDir,
+    connection: Option<SqliteConnection>,
+    reserve: Reserve,
+    fresh: World,
+    restored: bool,
+    sealer: Sealer,
+    audit_seed: [u8; 32],
+}
+
+pub(super) fn wrong(error: &sqlx::Error) -> JournalError {
+    let text = error.to_string();
+    if let sqlx::Error::Database(inner) = error {
+        // SQLite result codes: the low byte is the primary one.
+        let primary = inner.code().and_then(|c| c.parse::<i64>().ok()).map(|c| c & 0xff);
+        return match primary {
+            Some(13) => JournalError::Full,
+            Some(11 | 26) => JournalError::Corrupt(text),
+            _ => JournalError::Io(text),
+        };
+    }
+    match error {
+        sqlx::Error::Io(inner) => super::lock::io(inner),
+        _ => JournalError::Io(text),
+    }
+}
+
+trait OrWrong<T> {
+    fn or_wrong(self) -> Result<T, JournalError>;
+}
+
+impl<T> OrWrong<T> for Result<T, sqlx::Error> {
+    fn or_wrong(self) -> Result<T, JournalError> {
+        self.map_err(|e| wrong(&e))
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, JournalError> {
+    serde_json::to_string(value).map_err(|e| JournalError::Io(format!("an entry cannot be written as JSON: {e}")))
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+}
+
+async fn meta(connection: &mut SqliteConnection, key: &str) -> Result<Option<String>, JournalError> {
+    let row =
+        sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(connection).await.or_wrong()?;
+    Ok(row.map(|r| r.get(0)))
+}
+
+async fn set_meta(connection: &mut SqliteConnection, key: &str, value: &str) -> Result<(), JournalError> {
+    sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+        .bind(key)
+        .bind(value)
+        .execute(connection)
+        .await
+        .or_wrong()?;
+    Ok(())
+}
+
+async fn meta_number(connection: &mut SqliteConnection, key: &str) -> Result<u64, JournalError> {
+    Ok(meta(connection, key).await?.and_then(|v| v.parse().ok()).unwrap_or(0))
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), JournalError> {
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await.or_wrong()?.get(0);
+    if found > known {
+        return Err(JournalError::Newer { found, known });
+    }
+    for (at, step) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
+        let mut transaction = connection.begin().await.or_wrong()?;
+        sqlx::raw_sql(*step).execute(&mut *transaction).await.or_wrong()?;
+        let version = format!("PRAGMA user_version = {}", at + 1);
+        sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await.or_wrong()?;
+        transaction.commit().await.or_wrong()?;
+    }
+    Ok(())
+}
+
+impl SqliteJournal {
+    /// Opens the journal of a data directory, making it if it is not there. `fresh` is the world of a first start.
+    ///
+    /// # Errors
+    /// The directory is in use, the database is damaged or newer, the key is another one, or the disk fails.
+    pub async fn open(directory: &Path, key: &OuterKey, fresh: World) -> Result<SqliteJournal, JournalError> {
+        let directory = DataDir::lock(directory)?;
+        let reserve = Reserve::open(directory.path())?;
+        let mut connection = connect(&database(directory.path())).await?;
+        migrate(&mut connection).await?;
+        let sealer = match meta(&mut connection, "data_key").await? {
+            Some(wrapped) => Sealer::open(key, &unhex(&wrapped))?,
+            None => {
+                let (sealer, wrapped) = Sealer::make(key)?;
+                set_meta(&mut connection, "data_key", &hex(&wrapped)).await?;
+                sealer
+            }
+        };
+        let audit_seed = key.audit_seed();
+        set_meta(&mut connection, "audit_key", &hex(&audit::public_key(&audit_seed))).await?;
+        let restored = identify(&directory, &mut connection).await?;
+        Ok(SqliteJournal { directory, connection: Some(connection), reserve, fresh, restored, sealer, audit_seed })
+    }
+
+    async fn connection(&mut self) -> Result<&mut SqliteConnection, JournalError> {
+        if self.connection.is_none() {
+            self.connection = Some(connect(&database(self.directory.path())).await?);
+        }
+        self.connection.as_mut().ok_or_else(|| JournalError::Io("no connection".to_owned()))
+    }
+
+    /// Keeps a secret, sealed for its row and column.
+    ///
+    /// # Errors
+    /// It is too long or the disk fails.
+    pub async fn put_secret(&mut self, row: &str, column: &str, secret: &Secret) -> Result<(), JournalError> {
+        let sealed = self.sealer.seal(row, column, secret)?;
+        sqlx::query(
+            "INSERT INTO secret (row, column, sealed) VALUES (?, ?, ?) \
+             ON CONFLICT (row, column) DO UPDATE SET sealed = excluded.sealed",
+        )
+        .bind(row)
+        .bind(column)
+        .bind(sealed)
+        .execute(self.connection().await?)
+        .await
+        .or_wrong()?;
+        Ok(())
+    }
+
+    /// Opens a secret.
+    ///
+    /// # Errors
+    /// It was changed or moved, or the disk fails.
+    pub async fn secret(&mut self, row: &str, column: &str) -> Result<Option<Secret>, JournalError> {
+        let found = sqlx::query("SELECT sealed FROM secret WHERE row = ? AND column = ?")
+            .bind(row)
+            .bind(column)
+            .fetch_optional(self.connection().await?)
+            .await
+            .or_wrong()?;
+        let Some(found) = found else { return Ok(None) };
+        let sealed: Vec<u8> = found.get(0);
+        self.sealer.open_secret(row, column, &sealed).map(Some)
+    }
+
+    /// Signs the audit as it stands and trims all but the newest rows behind it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn trim_audit(&mut self, kept: u32) -> Result<(), JournalError> {
+        let seed = self.audit_seed;
+        let connection = self.connection().await?;
+        let mut transaction = connection.begin().await.or_wrong()?;
+        let last: Option<i64> =
+            sqlx::query("SELECT max(id) FROM audit").fetch_one(&mut *transaction).await.or_wrong()?.get(0);
+        let Some(upto) = last.map(|id| id - i64::from(kept)).filter(|id| *id > 0) else { return Ok(()) };
+        let row = sqlx::query("SELECT hash FROM audit WHERE id = ?")
+            .bind(upto)
+            .fetch_optional(&mut *transaction)
+            .await
+            .or_wrong()?;
+        let Some(row) = row else { return Ok(()) };
+        let hash: Vec<u8> = row.get(0);
+        let Checkpoint { upto, hash, signature } = audit::sign(&seed, upto, &hash);
+        sqlx::query("INSERT OR REPLACE INTO audit_checkpoint (upto, hash, signature) VALUES (?, ?, ?)")
+            .bind(upto)
+            .bind(hash)
+            .bind(signature)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+        sqlx::query("DELETE FROM audit WHERE id <= ?").bind(upto).execute(&mut *transaction).await.or_wrong()?;
+        transaction.commit().await.or_wrong()
+    }
+
+    /// Entries after a number, at most so many, for replay. What cannot be understood is left out and counted.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn read_from(&mut self, after: u64, most: u32) -> Result<(Vec<(u64, Entry)>, u64), JournalError> {
+        let rows = sqlx::query("SELECT * FROM journal WHERE seq > ? ORDER BY seq LIMIT ?")
+            .bind(number(after))
+            .bind(most)
+            .fetch_all(self.connection().await?)
+            .await
+            .or_wrong()?;
+        let mut entries = Vec::new();
+        let mut unreadable = 0;
+        for row in &rows {
+            match entry(row) {
+                Some(read) => entries.push(read),
+                None => unreadable += 1,
+            }
+        }
+        Ok((entries, unreadable))
+    }
+
+    async fn write(&mut self, epoch: u64, expected: u64, entries: &[Entry]) -> Result<u64, JournalError> {
+        if entries.len() > ENTRIES_MAX {
+            return Err(JournalError::TooMany(entries.len()));
+        }
+        let connection = self.connection().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.or_wrong()?;
+        let theirs = meta_number(&mut transaction, "epoch").await?;
+        if theirs > epoch {
+            return Err(JournalError::Superseded { theirs });
+        }
+        let found = meta_number(&mut transaction, "seq").await?;
+        if found != expected {
+            return Err(JournalError::Conflict { expected, found });
+        }
+        let mut seq = expected;
+        for entry in entries {
+            seq += 1;
+            insert(&mut transaction, seq, epoch, entry).await?;
+        }
+        set_meta(&mut transaction, "seq", &seq.to_string()).await?;
+        transaction.commit().await.or_wrong()?;
+        Ok(seq)
+    }
+}
+
+fn database(directory: &Path) -> PathBuf {
+    directory.join("rackmedic.db")
+}
+
+async fn connect(path: &Path) -> Result<SqliteConnection, JournalError> {
+    let mut connection = options(path).connect().await.or_wrong()?;
+    let check: String = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.or_wrong()?.get(0);
+    if check != "ok" {
+        return Err(JournalError::Corrupt(check));
+    }
+    Ok(connection)
+}
+
+/// Compares the instance id in the database with the one beside it. Different, or only one of them: the database is a
+/// copy from elsewhere or from before, and gets a new id (rule 45).
+async fn identify(directory: &DataDir, connection: &mut SqliteConnection) -> Result<bool, JournalError> {
+    let inside = meta(connection, "instance").await?;
+    let beside = directory.instance();
+    if inside.is_some() && inside == beside {
+        return Ok(meta(connection, "restored").await?.as_deref() == Some("yes"));
+    }
+    let restored = inside.is_some();
+    let id = hex(&random::<16>()?);
+    if restored {
+        set_meta(connection, "restored", "yes").await?;
+    }
+    set_meta(connection, "instance", &id).await?;
+    directory.set_instance(&id)?;
+    Ok(restored)
+}
+
+async fn insert(transaction: &mut SqliteConnection, seq: u64, epoch: u64, entry: &Entry) -> Result<(), JournalError> {
+    sqlx::query(
+        "INSERT INTO journal (seq, epoch, elapsed_ms, wall_ms, core_version, policy_version, event, changes, commands, notices) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(number(seq))
+    .bind(number(epoch))
+    .bind(number(entry.now.elapsed.0))
+    .bind(entry.now.wall_ms)
+    .bind(env!("CARGO_PKG_VERSION"))
+    .bind(0i64)
+    .bind(json(&entry.event)?)
+    .bind(json(&entry.changes)?)
+    .bind(json(&entry.commands)?)
+    .bind(json(&entry.notices)?)
+    .execute(&mut *transaction)
+    .await
+    .or_wrong()?;
+    for change in &entry.changes {
+        if let Change::Ended(incident) = change {
+            sqlx::query("INSERT OR REPLACE INTO incident (id, host, ended_ms, record) VALUES (?, ?, ?, ?)")
+                .bind(number(incident.id.0))
+                .bind(i64::from(incident.host.0))
+                .bind(entry.now.wall_ms)
+                .bind(json(incident)?)
+                .execute(&mut *transaction)
+                .await
+                .or_wrong()?;
+        }
+    }
+    for notice in entry.notices.iter().filter(|n| n.loudness == Loudness::Page) {
+        sqlx::query("INSERT INTO outbox (seq, host, body) VALUES (?, ?, ?)")
+            .bind(number(seq))
+            .bind(notice.host.map(|h| i64::from(h.0)))
+            .bind(json(notice)?)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+    }
+    if let Some(body) = audit::body(entry)? {
+        append_audit(transaction, entry.now.wall_ms, &body).await?;
+    }
+    Ok(())
+}
+
+async fn append_audit(transaction: &mut SqliteConnection, wall_ms: i64, body: &str) -> Result<(), JournalError> {
+    let last = sqlx::query("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
+        .fetch_optional(&mut *transaction)
+        .await
+        .or_wrong()?;
+    let (id, previous): (i64, Vec<u8>) = match last {
+        Some(row) => (row.get::<i64, _>(0) + 1, row.get(1)),
+        None => {
+            let trimmed = sqlx::query("SELECT upto, hash FROM audit_checkpoint ORDER BY upto DESC LIMIT 1")
+                .fetch_optional(&mut *transaction)
+                .await
+                .or_wrong()?;
+            trimmed.map_or((1, GENESIS.to_vec()), |row| (row.get::<i64, _>(0) + 1, row.get(1)))
+        }
+    };
+    let hash = audit::hash(id, wall_ms, body, &previous);
+    sqlx::query("INSERT INTO audit (id, wall_ms, body, previous, hash) VALUES (?, ?, ?, ?, ?)")
+        .bind(id)
+        .bind(wall_ms)
+        .bind(body)
+        .bind(previous)
+        .bind(hash.to_vec())
+        .execute(&mut *transaction)
+        .await
+        .or_wrong()?;
+    set_meta(transaction, "audit_last", &id.to_string()).await
+}
+
+fn entry(row: &sqlx::sqlite::SqliteRow) -> Option<(u64, Entry)> {
+    let text = |column: &str| row.try_get::<String, _>(column).ok();
+    let entry = Entry {
+        now: Now {
+            elapsed: Elapsed(count(row.try_get::<i64, _>("elapsed_ms").ok()?)),
+            wall_ms: row.try_get::<i64, _>("wall_ms").ok()?,
+        },
+        event: serde_json::from_str(&text("event")?).ok()?,
+        changes: serde_json::from_str(&text("changes")?).ok()?,
+        commands: serde_json::from_str(&text("commands")?).ok()?,
+        notices: serde_json::from_str(&text("notices")?).ok()?,
+    };
+    Some((count(row.try_get::<i64, _>("seq").ok()?), entry))
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.filter_map(|p| std::str::from_utf8(p).ok()).filter_map(|p| u8::from_str_radix(p, 16).ok()).collect()
+}
+
+impl Journal for SqliteJournal {
+    async fn load(&mut self) -> Result<Loaded, JournalError> {
+        let (fresh, restored) = (self.fresh.clone(), self.restored);
+        let frames = self.reserve.frames()?;
+        let connection = self.connection().await?;
+        let mut loaded = Loaded { world: fresh, seq: 0, last: Now::default(), restored, corrupt: false };
+        let snapshots = sqlx::query("SELECT seq, elapsed_ms, wall_ms, world FROM snapshot ORDER BY seq DESC")
+            .fetch_all(&mut *connection)
+            .await
+            .or_wrong()?;
+        let had_snapshots = !snapshots.is_empty();
+        let readable = snapshots.iter().find_map(|row| {
+            let world: World = serde_json::from_str(&row.try_get::<String, _>("world").ok()?).ok()?;
+            let elapsed = Elapsed(count(row.try_get::<i64, _>("elapsed_ms").ok()?));
+            Some((count(row.try_get::<i64, _>("seq").ok()?), elapsed, row.try_get::<i64, _>("wall_ms").ok()?, world))
+        });
+        match readable {
+            Some((seq, elapsed, wall_ms, world)) => {
+                loaded.world = world;
+                loaded.seq = seq;
+                loaded.last = Now { elapsed, wall_ms };
+            }
+            None => loaded.corrupt = had_snapshots,
+        }
+        loop {
+            let rows = sqlx::query(
+                "SELECT seq, elapsed_ms, wall_ms, changes FROM journal WHERE seq > ? ORDER BY seq LIMIT 1000",
+            )
+            .bind(number(loaded.seq))
+            .fetch_all(&mut *connection)
+            .await
+            .or_wrong()?;
+            if rows.is_empty() {
+                break;
+            }
+            for row in &rows {
+                let seq = count(row.get::<i64, _>("seq"));
+                // A gap, or a change that this version does not know: what follows is applied, but no budget is believed.
+                loaded.corrupt |= seq != loaded.seq + 1;
+                match serde_json::from_str::<Vec<Change>>(&row.get::<String, _>("changes")) {
+                    Ok(changes) => changes.iter().for_each(|change| loaded.world.apply(change)),
+                    Err(_) => loaded.corrupt = true,
+                }
+                loaded.seq = seq;
+                loaded.last = Now {
+                    elapsed: Elapsed(count(row.get::<i64, _>("elapsed_ms"))),
+                    wall_ms: row.get::<i64, _>("wall_ms"),
+                };
+            }
+        }
+        let counted = meta_number(connection, "seq").await?;
+        loaded.corrupt |= counted != loaded.seq;
+        loaded.seq = loaded.seq.max(counted);
+        for frame in &frames {
+            if frame.expected < loaded.seq {
+                continue;
+            }
+            for entry in &frame.entries {
+                entry.changes.iter().for_each(|change| loaded.world.apply(change));
+                loaded.seq += 1;
+                loaded.last = entry.now;
+            }
+        }
+        Ok(loaded)
+    }
+
+    async fn commit(&mut self, epoch: u64, expected: u64, entries: &[Entry]) -> Result<u64, JournalError> {
+        let written = self.write(epoch, expected, entries).await;
+        if matches!(written, Err(JournalError::Full | JournalError::Io(_) | JournalError::Corrupt(_))) {
+            // Never retried on the same handle: after a failed fsync its pages may look clean and not be on disk.
+            self.connection = None;
+        }
+        written
+    }
+
+    async fn commit_reserve(&mut self, epoch: u64, expected: u64, entries: &[Entry]) -> Result<u64, JournalError> {
+        if entries.len() > ENTRIES_MAX {
+            return Err(JournalError::TooMany(entries.len()));
+        }
+        self.reserve.append(&Frame { epoch, expected, entries: entries.to_vec() })?;
+        Ok(expected + entries.len() as u64)
+    }
+
+    async fn recover(&mut self) -> Result<(), JournalError> {
+        self.connection = None;
+        let frames = self.reserve.frames()?;
+        for frame in &frames {
+            let standing = meta_number(self.connection().await?, "seq").await?;
+            if frame.expected < standing {
+                // Taken over already, before the reserve could be emptied.
+                continue;
+            }
+            self.write(frame.epoch, frame.expected, &frame.entries).await?;
+        }
+        // Also without frames the disk must show that it can be written.
+        let connection = self.connection().await?;
+        set_meta(connection, "recovered", "yes").await?;
+        if !frames.is_empty() {
+            self.reserve.clear()?;
+        }
+        Ok(())
+    }
+
+    async fn acquire_lease(&mut self, until: Elapsed) -> Result<u64, JournalError> {
+        let connection = self.connection().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.or_wrong()?;
+        let epoch = meta_number(&mut transaction, "epoch").await? + 1;
+        set_meta(&mut transaction, "epoch", &epoch.to_string()).await?;
+        set_meta(&mut transaction, "lease_until", &until.0.to_string()).await?;
+        transaction.commit().await.or_wrong()?;
+        Ok(epoch)
+    }
+
+    async fn renew_lease(&mut self, epoch: u64, until: Elapsed) -> Result<(), JournalError> {
+        let connection = self.connection().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.or_wrong()?;
+        let theirs = meta_number(&mut transaction, "epoch").await?;
+        if theirs != epoch {
+            return Err(JournalError::Superseded { theirs });
+        }
+        set_meta(&mut transaction, "lease_until", &until.0.to_string()).await?;
+        transaction.commit().await.or_wrong()
+    }
+
+    async fn snapshot(&mut self, seq: u64, world: &World, kept: usize) -> Result<(), JournalError> {
+        let text = json(world)?;
+        let kept = i64::try_from(kept.max(1)).unwrap_or(1);
+        let connection = self.connection().await?;
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.or_wrong()?;
+        let at = sqlx::query("SELECT elapsed_ms, wall_ms FROM journal WHERE seq = ?")
+            .bind(number(seq))
+            .fetch_optional(&mut *transaction)
+            .await
+            .or_wrong()?;
+        let (elapsed, wall): (i64, i64) = at.map_or((0, 0), |row| (row.get(0), row.get(1)));
+        sqlx::query("INSERT OR REPLACE INTO snapshot (seq, elapsed_ms, wall_ms, world) VALUES (?, ?, ?, ?)")
+            .bind(number(seq))
+            .bind(elapsed)
+            .bind(wall)
+            .bind(text)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+        sqlx::query("DELETE FROM snapshot WHERE seq NOT IN (SELECT seq FROM snapshot ORDER BY seq DESC LIMIT ?)")
+            .bind(kept)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+        // Entries behind the oldest kept snapshot are needed by nobody to start; replay and audit have their own keep.
+        sqlx::query(
+            "DELETE FROM journal WHERE seq <= (SELECT min(seq) FROM snapshot) AND (SELECT count(*) FROM snapshot) >= ?",
+        )
+        .bind(kept)
+        .execute(&mut *transaction)
+        .await
+        .or_wrong()?;
+        sqlx::query("DELETE FROM incident WHERE id NOT IN (SELECT id FROM incident ORDER BY id DESC LIMIT ?)")
+            .bind(INCIDENTS_KEPT)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+        sqlx::query("DELETE FROM outbox WHERE id <= (SELECT max(id) FROM outbox) - ?")
+            .bind(OUTBOX_KEPT)
+            .execute(&mut *transaction)
+            .await
+            .or_wrong()?;
+        transaction.commit().await.or_wrong()
+    }
+}
+
+/// Verifies the audit of a data directory without touching it: read-only, beside a running appliance.
+///
+/// # Errors
+/// The database cannot be read.
+pub async fn verify_audit(directory: &Path) -> Result<Verified, JournalError> {
+    let path = database(directory);
+    if !path.exists() {
+        return Err(JournalError::Io(format!(
+            "{}: there is no database here; name the data directory",
+            path.display()
+        )));
+    }
+    let mut connection = SqliteConnectOptions::new()
+        .filename(&path)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+        .connect()
+        .await
+        .or_wrong()?;
+    let key = meta(&mut connection, "audit_key").await?.and_then(|k| unhex(&k).try_into().ok());
+    let checkpoints = sqlx::query("SELECT upto, hash, signature FROM audit_checkpoint ORDER BY upto")
+        .fetch_all(&mut connection)
+        .await
+        .or_wrong()?
+        .iter()
+        .map(|row| Checkpoint { upto: row.get(0), hash: row.get(1), signature: row.get(2) })
+        .collect();
+    let first: Option<i64> =
+        sqlx::query("SELECT min(id) FROM audit").fetch_one(&mut connection).await.or_wrong()?.get(0);
+    let last = meta(&mut connection, "audit_last").await?.and_then(|v| v.parse().ok());
+    let mut verifier = ChainVerifier::new(key, checkpoints, first);
+    let mut after = first.unwrap_or(1) - 1;
+    loop {
+        let rows =
+            sqlx::query("SELECT id, wall_ms, body, previous, hash FROM audit WHERE id > ? ORDER BY id LIMIT 5000")
+                .bind(after)
+                .fetch_all(&mut connection)
+                .await
+                .or_wrong()?;
+        let Some(end) = rows.last() else { break };
+        after = end.get(0);
+        for row in &rows {
+            verifier.row(&Row {
+                id: row.get(0),
+                wall_ms: row.get(1),
+                body: row.get(2),
+                previous: row.get(3),
+                hash: row.get(4),
+            });
+        }
+    }
+    let last = last.filter(|_| first.is_some());
+    Ok(verifier.finish(last))
+}
