@@ -107,8 +107,8 @@ fn silent_illness<R: Rules>(case: &Case<'_, R>) -> Diagnosis {
     let after = |at: Option<Elapsed>, span| at.zip(silent_since).is_some_and(|(at, since)| at > since.plus(span));
     let renews = after(evidence.last_renewal(), case.world.limits.silent_ms);
     // The last report of a host that died is still young for a while: only one from after the silence began counts.
-    let reports = seen.agent.is_some()
-        && after(evidence.slot(Source::Agent).latest().map(|run| run.last), AGENT_PERIOD_MS);
+    let reports =
+        seen.agent.is_some() && after(evidence.slot(Source::Agent).latest().map(|run| run.last), AGENT_PERIOD_MS);
     if reports || (renews && seen.lease <= LeaseState::Late) {
         return Diagnosis::NodeLostNetwork;
     }

@@ -218,7 +218,15 @@ impl Tallies {
         if let Some(cluster) = reservation.cluster {
             let tally = self.clusters.entry(cluster).or_default();
             add(&mut tally.permits, true, sign);
+            add(&mut tally.permits_off, !reservation.read_on, sign);
             add(&mut tally.control_plane_permits, reservation.control_plane, sign);
+        }
+        if let Some(system) = reservation.storage {
+            let permits = self.storage_permits.entry(system).or_default();
+            add(permits, true, sign);
+            if *permits == 0 {
+                self.storage_permits.remove(&system);
+            }
         }
         for domain in &reservation.domains {
             let permits = &mut self.domains.entry(*domain).or_default().permits;
