@@ -7,7 +7,7 @@ use crate::rules::Rules;
 use crate::signal::{Component, ComponentCause, HardwareFault, Power, Source};
 use crate::time::{Elapsed, MINUTE, Millis, SECOND};
 use crate::world::host::within;
-use crate::world::incident::{BootFailure, Diagnosis};
+use crate::world::incident::{BootFailure, Diagnosis, Phase};
 
 /// A request to boot counts for this long.
 const BOOT_REQUEST_MS: Millis = 10 * MINUTE;
@@ -26,7 +26,8 @@ pub(crate) fn diagnose<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
 fn scoped<R: Rules>(case: &Case<'_, R>, ill: Diagnosis) -> Option<Diagnosis> {
     let limits = &case.world.limits;
     let silent = case.host.assessment.network == NetworkState::Silent;
-    let by_network = matches!(ill, Diagnosis::KernelDead | Diagnosis::HostHung | Diagnosis::Unknown);
+    // What a living host shows is its own; a scope explains only hosts that do not answer.
+    let by_network = matches!(ill, Diagnosis::KernelDead | Diagnosis::HostHung);
     if !by_network {
         return None;
     }
@@ -53,6 +54,11 @@ fn scoped<R: Rules>(case: &Case<'_, R>, ill: Diagnosis) -> Option<Diagnosis> {
     None
 }
 
+/// The virtual address is silent, for however short a time.
+fn vip_gone<R: Rules>(case: &Case<'_, R>) -> bool {
+    case.view.sight.cluster.as_ref().is_some_and(|c| c.api.vip_silent_since.is_some())
+}
+
 fn vip_silent<R: Rules>(case: &Case<'_, R>) -> bool {
     let api = case.view.sight.cluster.as_ref().map(|c| c.api);
     api.is_some_and(|api| {
@@ -61,21 +67,32 @@ fn vip_silent<R: Rules>(case: &Case<'_, R>) -> bool {
     })
 }
 
+/// It boots over and over: three times in half an hour, not counting boots that we ordered (rule 9).
+#[must_use]
+pub(crate) fn looping<R: Rules>(case: &Case<'_, R>) -> bool {
+    let limits = &case.world.limits;
+    let boots = within(&case.host.history.boots, limits.boot_loop_window_ms, case.now);
+    case.enforces(9) && boots >= limits.boot_loop_count
+}
+
 /// What the host shows by itself.
 fn own_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     let host = &case.host;
     let seen = host.assessment;
-    let limits = &case.world.limits;
     let silent = seen.network == NetworkState::Silent;
     let agent = seen.agent;
 
+    // Between two deaths it may look well for a minute: a loop once seen stays one until its boots grow old.
+    let known_loop = case
+        .incident
+        .as_ref()
+        .is_some_and(|i| i.phase == Phase::Suspected && i.diagnosis == Diagnosis::BootFailed(BootFailure::Loop));
+    if looping(case) && (!host.ready() || silent || known_loop) {
+        return Some(Diagnosis::BootFailed(BootFailure::Loop));
+    }
     if !host.ready() || silent {
         if host.history.rebooting_until.is_some_and(|until| case.now.elapsed < until) {
             return Some(Diagnosis::Rebooting);
-        }
-        let looping = within(&host.history.boots, limits.boot_loop_window_ms, case.now) >= limits.boot_loop_count;
-        if looping && case.enforces(9) {
-            return Some(Diagnosis::BootFailed(BootFailure::Loop));
         }
         let asked = seen.asked_to_boot.filter(|&at| case.since(at) < BOOT_REQUEST_MS);
         if asked.is_some() && !seen.answers() && case.incident.as_ref().is_none_or(|i| i.job.is_none()) {
@@ -146,6 +163,9 @@ fn living_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     }
     let watched = case.view.sight.watch_live_since(&case.world.limits, case.now).is_some();
     let not_ready = seen.node.is_some_and(|n| n.ready != Some(true));
+    // Kubelets speak to the API through the virtual address: while that is silent, a late Lease of a host that answers
+    // is the address's illness, not the host's.
+    let watched = watched && !vip_gone(case);
     if seen.network == NetworkState::Alive && watched && (not_ready || seen.lease == LeaseState::Expired) {
         return Some(Diagnosis::Unknown);
     }

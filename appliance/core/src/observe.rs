@@ -62,7 +62,8 @@ fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: 
         || fresh.agent.is_some_and(|a| a.shutting_down)
         || matches!(fresh.stage, BootStage::ShuttingDown | BootStage::Post | BootStage::OsStarting);
     let ill = !case.host.ready();
-    if (goodbye || said) && ill {
+    // A host that boots over and over is not *rebooting*: its clock would never end.
+    if (goodbye || said) && ill && !crate::diagnose::looping(case) {
         // The clock starts with the first word of it and is not wound up again by the next.
         if case.host.history.rebooting_until.is_none() {
             case.host.history.rebooting_until = Some(until);
@@ -77,7 +78,11 @@ fn boots<R: Rules>(case: &mut Case<'_, R>) {
     let Some(node) = case.host.assessment.node else { return };
     let seen = case.before.assessment.node.map(|n| n.boot);
     let now = case.now.elapsed;
-    if seen.is_some_and(|boot| boot != node.boot) {
+    // The first boot after a power-on of ours is our doing, not a symptom (rule 9).
+    let booted_at = case.incident.as_ref().and_then(|i| i.booted_at);
+    let ours = booted_at.is_some_and(|at| case.host.history.boots.last().is_none_or(|last| *last < at));
+    let ordered = ours && case.incident.as_ref().is_some_and(|i| i.boot_before.is_some() && i.boot_before == seen);
+    if seen.is_some_and(|boot| boot != node.boot) && !ordered {
         remember(&mut case.host.history.boots, now, 8);
     }
     if case.host.ready() && case.host.history.last_boot != Some(node.boot) {

@@ -37,8 +37,14 @@ fn main() {
                 .entry(format!("{} / {:?} -> {:?}", incident.fault.unwrap_or("-"), incident.cure, incident.end))
                 .or_insert(0) += 1;
             if incident.end.is_none() {
-                let key =
-                    format!("seed {seed} host {} {:?} {:?}", incident.host.0, incident.diagnosis, incident.waiting_for);
+                let key = format!(
+                    "seed {seed} host {} {:?} {:?}{} {:?}",
+                    incident.host.0,
+                    incident.diagnosis,
+                    incident.phase,
+                    if incident.permit { " PERMIT" } else { "" },
+                    incident.waiting_for
+                );
                 *open.entry(key).or_insert(0) += 1;
             }
             proven.extend(incident.proven_ms);

@@ -103,7 +103,7 @@ impl Person {
         let Some(host) = page.host else { return plan };
         let incident = world.incident_of(host);
         match incident {
-            Some(incident) => self.react_to_incident(at, host, incident, world, reality, &mut plan),
+            Some(incident) => self.react_to_incident(at, page, incident, world, reality, &mut plan),
             None => self.react_to_quarantine(at, host, world, reality, &mut plan),
         }
         plan
@@ -137,20 +137,30 @@ impl Person {
     fn react_to_incident(
         &mut self,
         at: WorldTime,
-        host: HostId,
+        page: &Page,
         incident: &Incident,
         world: &World,
         reality: &Reality,
         plan: &mut Plan,
     ) {
+        let host = incident.host;
         if incident.phase == Phase::Unfenced {
             self.react_to_unfenced(at, host, incident, world, reality, plan);
             return;
         }
-        let Some(wait) = &incident.wait else { return };
-        let code = wait.why.code.as_ref();
+        let code = incident.wait.as_ref().map_or(page.code.as_str(), |wait| wait.why.code.as_ref());
         let hands = match code {
-            "needs-a-person" | "lost-network" | "bmc-unreachable" | "certificate-expiring" | "not-linked" => true,
+            "needs-a-person"
+            | "lost-network"
+            | "bmc-unreachable"
+            | "certificate-expiring"
+            | "not-linked"
+            | "self"
+            | "lease-renewed"
+            | "ready"
+            | "power-on-failed"
+            | "marks-stay"
+            | "still-trying" => true,
             "would-kill-containers" | "no-agent" => self.chance.percent(50),
             _ => false,
         };
@@ -158,7 +168,9 @@ impl Person {
             let when = at + self.chance.between(5 * MINUTE, 40 * MINUTE);
             plan.push((when, Act::Repair(host)));
         } else if self.chance.percent(4) {
+            // No, that one by hand.
             plan.push((at, Act::Order(Operator::Deny { incident: incident.id })));
+            plan.push((at + self.chance.between(10 * MINUTE, 40 * MINUTE), Act::Repair(host)));
         } else {
             let rung = incident.current_rung();
             plan.push((at, Act::Order(Operator::Approve { incident: incident.id, rung })));
@@ -192,7 +204,10 @@ impl Person {
                 plan.push((at + walk + 2 * MINUTE, Act::Order(order)));
             }
             6..=8 => plan.push((at + walk, Act::Repair(host))),
-            _ => plan.push((at + walk, Act::Order(Operator::Deny { incident: incident.id }))),
+            _ => {
+                plan.push((at + walk, Act::Order(Operator::Deny { incident: incident.id })));
+                plan.push((at + walk + 10 * MINUTE, Act::Repair(host)));
+            }
         }
     }
 

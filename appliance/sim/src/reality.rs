@@ -18,6 +18,9 @@ use healing::time::{Elapsed, MINUTE, SECOND};
 use healing::world::host::Role;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// A storage system counts a host as missing after this (`osd_heartbeat_grace`, 20 s, and its report).
+const STORAGE_GRACE_MS: u64 = 25 * SECOND;
+
 /// Something that reality will do by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
@@ -33,6 +36,8 @@ pub enum Task {
     Detached(HostId),
     /// The scheduler has put pods on a node that takes them.
     Scheduled(HostId),
+    /// A storage system misses a host after its heartbeat grace.
+    Missed(StorageId, HostId),
     /// A storage system has rebuilt what a host's absence reduced.
     Rebuilt(StorageId, HostId),
 }
@@ -387,12 +392,10 @@ impl Reality {
 
     fn refresh_storage(&mut self, system: StorageId, host: HostId) {
         let carries = self.plants.get(&host).is_some_and(|p| p.system_runs() && p.kernel_answers());
-        let now = self.at;
-        let Some(truth) = self.storage.get_mut(&system) else { return };
+        let Some(truth) = self.storage.get(&system) else { return };
         let missing = truth.missing.contains_key(&host);
         if !carries && !missing {
-            truth.missing.insert(host, now);
-            self.dirty_sight = true;
+            self.after(STORAGE_GRACE_MS, Task::Missed(system, host));
         } else if carries && missing {
             self.after(2 * MINUTE, Task::Rebuilt(system, host));
         }
@@ -462,6 +465,17 @@ impl Reality {
                 {
                     node.pods = pods;
                     node.attachments = attachments;
+                }
+            }
+            Task::Missed(system, host) => {
+                let carries = self.plants.get(&host).is_some_and(|p| p.system_runs() && p.kernel_answers());
+                let now = self.at;
+                if let Some(truth) = self.storage.get_mut(&system)
+                    && !carries
+                    && !truth.missing.contains_key(&host)
+                {
+                    truth.missing.insert(host, now);
+                    self.dirty_sight = true;
                 }
             }
             Task::Rebuilt(system, host) => {

@@ -5,7 +5,7 @@ use crate::watch::WorldTime;
 use healing::id::{HostId, IncidentId};
 use healing::rules::Rule;
 use healing::time::Millis;
-use healing::world::incident::{Diagnosis, End, Rung, Timings};
+use healing::world::incident::{Diagnosis, End, Phase, Rung, Timings};
 use std::collections::BTreeMap;
 
 /// An incident that ended, or was still open at the end of the run (`end` is `None`).
@@ -17,6 +17,10 @@ pub struct IncidentStats {
     pub host: HostId,
     /// Its last diagnosis.
     pub diagnosis: Diagnosis,
+    /// The phase that it is in, if it is still open.
+    pub phase: Phase,
+    /// It holds a permit at the end of the run.
+    pub permit: bool,
     /// How it ended.
     pub end: Option<End>,
     /// When it opened, true time.

@@ -134,6 +134,8 @@ fn entry(incident: &Incident, open: &Open, at: WorldTime, clock: &Clock) -> Inci
         id: incident.id,
         host: incident.host,
         diagnosis: incident.diagnosis,
+        phase: incident.phase,
+        permit: incident.reservation.is_some(),
         end: incident.end,
         opened_at: open.opened_at,
         ended_at: at,

@@ -232,6 +232,9 @@ impl<'a, R: Rules> Case<'a, R> {
             if incident.phase != phase {
                 incident.tries = 0;
             }
+            if incident.phase != phase {
+                incident.last_word = now;
+            }
             incident.phase = phase;
             incident.phase_since = now;
             incident.running = None;
@@ -293,7 +296,8 @@ impl<'a, R: Rules> Case<'a, R> {
     /// Tells people.
     pub fn tell(&mut self, loudness: Loudness, explanation: Explanation) {
         let incident = self.incident.as_ref().map(|i| i.id);
-        if let Some(open) = &mut self.incident {
+        // A line in the record reaches nobody: only a page, or a step forward, ends the silence (rule 55).
+        if let Some(open) = self.incident.as_mut().filter(|_| loudness == Loudness::Page) {
             open.last_word = self.now.elapsed;
         }
         self.out.notices.push(Notice { host: Some(self.host.id), incident, loudness, explanation, at: self.now });

@@ -123,6 +123,14 @@ fn speak<R: Rules>(case: &mut Case<'_, R>) {
     }
     let (loudness, explanation) = match &incident.wait {
         Some(wait) => (Loudness::Page, wait.why.clone()),
+        // The same step again and again is a wait too, whatever runs at this moment.
+        None if incident.tries >= 3 => (
+            Loudness::Page,
+            Explanation::note(
+                "still-trying",
+                format!("{}: {:?} was tried {} times without success", case.host.name, incident.phase, incident.tries),
+            ),
+        ),
         None => (
             Loudness::Log,
             Explanation::note(
@@ -137,6 +145,9 @@ fn speak<R: Rules>(case: &mut Case<'_, R>) {
         wait.paged_at = Some(case.now.elapsed);
     }
     case.tell(loudness, explanation);
+    if let Some(incident) = &mut case.incident {
+        incident.last_word = case.now.elapsed;
+    }
     case.wake_in(page_ms);
 }
 

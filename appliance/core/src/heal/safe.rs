@@ -56,6 +56,13 @@ pub(super) fn completing<R: Rules>(case: &mut Case<'_, R>) {
         return;
     }
     let api_away = case.view.sight.api_unreachable(&case.world.limits, case.now);
+    let budget = case.host.history.boot_budget_ms(&case.world.limits);
+    if case.incident.as_ref().is_some_and(|i| case.since(i.phase_since) >= budget)
+        && let Some(incident) = &mut case.incident
+    {
+        // A permit does not outlast the boot budget (rule 11); switching on needs none.
+        incident.reservation = None;
+    }
     let tries = case.incident.as_ref().map_or(0, |i| i.tries);
     if case.host.our_taint.is_some() && !api_away && tries < 3 {
         case.order(Intent::Withdraw { uncordon: false });
