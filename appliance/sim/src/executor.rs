@@ -210,7 +210,9 @@ impl Reality {
                 ClusterCall::ReadNode => Reply::Node { node: None, lease_renewed: false },
                 ClusterCall::ReadLeftovers => Reply::Leftovers { pods: node.pods, attachments: node.attachments },
                 // What is to be taken away from a Node that is gone is gone with it.
-                ClusterCall::RemoveTaint
+                ClusterCall::PutTaint
+                | ClusterCall::Cordon
+                | ClusterCall::RemoveTaint
                 | ClusterCall::Uncordon
                 | ClusterCall::DeletePods
                 | ClusterCall::DeleteNode

@@ -606,6 +606,10 @@ impl<R: Rules> Simulation<R> {
                     self.look(app, host);
                 }
                 News::Install(job, report) => {
+                    if report == healing::event::InstallReport::Installed {
+                        // The gate's own durable record: a ticket installs once.
+                        self.reality.tickets.remove(&host);
+                    }
                     self.bring_up(app, host);
                     if self.transcript.is_some() {
                         self.say(host, "installer", &format!("{report:?}"));

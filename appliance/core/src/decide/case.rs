@@ -232,9 +232,6 @@ impl<'a, R: Rules> Case<'a, R> {
             if incident.phase != phase {
                 incident.tries = 0;
             }
-            if incident.phase != phase {
-                incident.last_word = now;
-            }
             incident.phase = phase;
             incident.phase_since = now;
             incident.running = None;
@@ -303,8 +300,11 @@ impl<'a, R: Rules> Case<'a, R> {
         self.out.notices.push(Notice { host: Some(self.host.id), incident, loudness, explanation, at: self.now });
     }
 
-    /// Keeps a plain line with the incident.
+    /// Keeps a plain line with the incident: a step forward, which ends its silence.
     pub fn note(&mut self, code: &'static str, sentence: String) {
+        if let Some(open) = &mut self.incident {
+            open.last_word = self.now.elapsed;
+        }
         self.tell(Loudness::Log, Explanation::note(code, sentence));
     }
 

@@ -124,7 +124,7 @@ fn speak<R: Rules>(case: &mut Case<'_, R>) {
     let (loudness, explanation) = match &incident.wait {
         Some(wait) => (Loudness::Page, wait.why.clone()),
         // The same step again and again is a wait too, whatever runs at this moment.
-        None if incident.tries >= 3 => (
+        None if incident.tries >= 3 || incident.fence.failed_proofs >= 3 => (
             Loudness::Page,
             Explanation::note(
                 "still-trying",

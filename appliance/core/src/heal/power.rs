@@ -250,7 +250,8 @@ fn proven<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
         incident.fence.unfenced_since = None;
         incident.fence.on_deadline = Some(now.plus(limits.release_ms + limits.effect_ms));
     }
-    case.note("proven-off", format!("{}: proven off by {:?}", case.host.name, proof.witness()));
+    let sentence = format!("{}: proven off by {:?}", case.host.name, proof.witness());
+    case.tell(Loudness::Log, Explanation::note("proven-off", sentence));
     after_proof(case, proof);
 }
 
@@ -542,6 +543,13 @@ pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
 
 /// Earns a proof anew: after a wait, a restart or a first use.
 pub(super) fn proving<R: Rules>(case: &mut Case<'_, R>) {
+    let pause = case.world.limits.retry_ms;
+    let failed_at = case.incident.as_ref().and_then(|i| i.wait.as_ref()).map(|wait| wait.since);
+    if failed_at.is_some_and(|at| case.since(at) < pause) {
+        // What just failed is not tried again in the same breath.
+        case.wake_in(pause);
+        return;
+    }
     if let Err(why) = gate::outside_forbidden(case) {
         case.wait(why);
         return;
@@ -686,6 +694,12 @@ pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
 /// The second off of a permitted reimage: the installer is done or failed, and waits for the power (rule 14: it belongs
 /// to the permit).
 pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
+    if case.host.ready() {
+        // Somebody brought it back by hand meanwhile: what is Ready is never taken down for an install.
+        case.note("brought-back", format!("{}: Ready, though not by our install: nothing is cut", case.host.name));
+        case.go(Phase::AwaitingReady);
+        return;
+    }
     case.go(Phase::PoweringOff);
     if let Some(incident) = &mut case.incident {
         incident.fence.off_at = None;

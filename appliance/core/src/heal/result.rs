@@ -327,8 +327,15 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, keep_taint: bo
             case.go(Phase::Proving);
         }
         _ => {
+            if let Some(incident) = &mut case.incident {
+                incident.fence.failed_proofs += 1;
+            }
             case.go(Phase::Proving);
-            case.wake_in(SECOND);
+            case.wait(Explanation::refusal(
+                25,
+                "release-failed",
+                format!("its pods and volumes could not be released ({why:?}): tried again under a new proof"),
+            ));
         }
     }
 }
