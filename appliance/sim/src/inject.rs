@@ -466,11 +466,19 @@ pub(crate) fn repair(reality: &mut Reality, host: HostId) {
     reality.faults.remove(&host);
     reality.outlets_off.remove(&host);
     let sound = reality.plants.get(&host).is_some_and(|p| {
-        p.node_fit() && !p.machine.disk_broken() && p.machine.hardware().is_none() && !p.machine.certificate_expiring()
+        p.node_fit()
+            && p.joined
+            && p.machine.failing().is_empty()
+            && !p.machine.disk_broken()
+            && p.machine.hardware().is_none()
+            && !p.machine.certificate_expiring()
     });
     bmc_fault(reality, host, BmcFault::Cured);
-    if !sound {
-        machine_fault(reality, host, machine::Fault::Repaired);
+    let now = reality.at;
+    let spare = reality.duties.get(&host).is_some_and(|d| d.role == Role::Spare);
+    if let Some(plant) = reality.plants.get_mut(&host).filter(|_| !sound && !spare) {
+        plant.repaired(now);
+        reality.touched(host);
     }
 }
 

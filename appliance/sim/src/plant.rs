@@ -234,6 +234,13 @@ impl Plant {
         Some(News::AskedToBoot)
     }
 
+    /// Hands repaired it, and joined its system again if the disk was written.
+    pub fn repaired(&mut self, now: WorldTime) {
+        self.machine.inject(now, machine::Fault::Repaired);
+        self.writes = self.machine.disk_writes();
+        self.joined = true;
+    }
+
     fn installer(&mut self) -> Option<News> {
         let installing = self.machine.installing();
         if installing == self.told {

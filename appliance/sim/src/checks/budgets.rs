@@ -23,6 +23,7 @@ pub(crate) struct Budgets {
     spares_at_first: Option<u64>,
     power_steps: BTreeMap<(healing::id::IncidentId, Elapsed), u32>,
     corrupt: bool,
+    fenced: BTreeMap<HostId, Option<(healing::id::IncidentId, Elapsed)>>,
 }
 
 fn spares(world: &World) -> u64 {
@@ -47,6 +48,11 @@ impl Checker for Budgets {
         let breaker_before = decided.before.site.as_ref().map_or(self.breaker, |s| s.breaker.is_some());
         for (ordered, incident) in disruptive(decided) {
             let Some(host) = world.hosts.get(&ordered.host) else { continue };
+            // Outlets after a force-off without effect belong to the same fence: one action, one cycle.
+            let fence = incident.reservation.as_ref().map(|r| (incident.id, r.at));
+            if fence.is_some() && self.fenced.insert(host.id, fence) == Some(fence) {
+                continue;
+            }
             let mut say = |rule, what: String| found.push(breach(rule, decided.at, Some(host.id), what));
             // Rule 12.
             if host.ready() || host.assessment.answers() {
