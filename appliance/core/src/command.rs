@@ -131,6 +131,8 @@ pub struct Target {
     pub linked: bool,
     /// Its present Off was found, not ordered: proofs take the longer gap (rule 31).
     pub found_off: bool,
+    /// Its outlets are off by us: they are the witness of its Off, and are switched on before its power.
+    pub outlets_off: bool,
     /// The boot that the Node ran when it fell ill.
     pub boot_before: Option<BootId>,
     /// The disk that may be written.
@@ -362,6 +364,8 @@ pub enum Call {
     Probe,
     /// Switch the target's outlets off.
     OutletsOff,
+    /// Switch the target's outlets on.
+    OutletsOn,
     /// Read the target's outlets: true = all off.
     ReadOutlets,
     /// Ask the target's agent to restart a component.

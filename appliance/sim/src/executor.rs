@@ -34,7 +34,7 @@ impl<R: Rules> Simulation<R> {
             Call::Bmc(..) => self.reality.chance.between(5, 40),
             Call::Cluster(_) => self.reality.chance.between(3, 25),
             Call::Probe => 1,
-            Call::OutletsOff | Call::ReadOutlets => self.reality.chance.between(50, 400),
+            Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets => self.reality.chance.between(50, 400),
             Call::RestartComponent(_) | Call::OpenTicket(_) | Call::CloseTicket(_) => 5,
         }
     }
@@ -58,6 +58,7 @@ impl<R: Rules> Simulation<R> {
             Call::Cluster(call) => self.reality.call_api(sent, call),
             Call::Probe => self.reality.call_probe(sent.host),
             Call::OutletsOff => self.reality.call_outlets_off(sent.host),
+            Call::OutletsOn => self.reality.call_outlets_on(sent.host),
             Call::ReadOutlets => {
                 let off = self.reality.outlets_off.contains(&sent.host);
                 (self.reality.at + 300, Reply::Flag(off))
@@ -94,12 +95,6 @@ impl Reality {
             return (now + GIVE_UP_MS, Reply::BmcTrouble(BmcTrouble::Silent));
         }
         let actual = self.behind(host);
-        if call == BmcCall::PowerOn && self.outlets_off.remove(&actual) {
-            // Whoever switched the outlets off switches them on with the host.
-            if let Some(plant) = self.plant_mut(actual) {
-                plant.machine.inject(now, machine::Fault::PowerReturns);
-            }
-        }
         let Some(plant) = self.plant_mut(actual) else {
             return (now + GIVE_UP_MS, Reply::BmcTrouble(BmcTrouble::Silent));
         };
@@ -156,6 +151,17 @@ impl Reality {
             plant.machine.inject(now, machine::Fault::PowerLost(machine::OffCause::AcLoss));
         }
         self.touched(host);
+        (now + 800, Reply::Ok)
+    }
+
+    fn call_outlets_on(&mut self, host: HostId) -> (WorldTime, Reply) {
+        let now = self.at;
+        if self.outlets_off.remove(&host) {
+            if let Some(plant) = self.plant_mut(host) {
+                plant.machine.inject(now, machine::Fault::PowerReturns);
+            }
+            self.touched(host);
+        }
         (now + 800, Reply::Ok)
     }
 

@@ -867,6 +867,10 @@ impl<R: Rules> Simulation<R> {
             // The lease is read again before each power write: without it nothing is sent.
             if let Some(driven) = self.appliances[app].runs.get_mut(&step) {
                 next = perform(&mut driven.run, &Observation::Cancel, now);
+                if matches!(&next, NextCall::Call(call) if writes_power(call)) {
+                    // A power-on is never cancelled; it waits for the lease like everything else.
+                    next = NextCall::WaitUntil(now.elapsed.plus(SECOND));
+                }
             }
         }
         let Some(driven) = self.appliances[app].runs.get_mut(&step) else { return };
@@ -1420,5 +1424,10 @@ fn describe<R: Rules>(command: &Command<R>) -> Ordered {
 #[must_use]
 pub fn writes_power(call: &Call) -> bool {
     use healing::command::BmcCall;
-    matches!(call, Call::Bmc(_, BmcCall::ForceOff | BmcCall::PowerOn | BmcCall::GracefulRestart) | Call::OutletsOff)
+    matches!(
+        call,
+        Call::Bmc(_, BmcCall::ForceOff | BmcCall::PowerOn | BmcCall::GracefulRestart)
+            | Call::OutletsOff
+            | Call::OutletsOn
+    )
 }

@@ -126,6 +126,7 @@ pub fn call(call: &Call) -> String {
         ),
         Call::Probe => "probe: 3 echoes, 1 SYN".to_owned(),
         Call::OutletsOff => "PDU: outlets off".to_owned(),
+        Call::OutletsOn => "PDU: outlets on".to_owned(),
         Call::ReadOutlets => "PDU: read outlets".to_owned(),
         Call::RestartComponent(component) => format!("agent: restart {component:?}"),
         Call::OpenTicket(_) => "open boot ticket".to_owned(),

@@ -393,8 +393,14 @@ pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<Machi
 pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
     if case.host.outlets && case.incident.as_ref().is_none_or(|i| i.fence.failed_proofs <= 2) {
         let now = case.now.elapsed;
-        let first = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_none());
+        // The first power step of a permit is what counts; the outlets after a force-off belong to the same one.
+        let reservation = case.incident.as_ref().and_then(|i| i.reservation.as_ref());
+        let first = reservation.is_some_and(|r| r.power_steps == 0);
         if let Some(incident) = &mut case.incident {
+            if let Some(reservation) = &mut incident.reservation {
+                reservation.power_steps += 1;
+            }
+            incident.fence.outlets_off = true;
             incident.timings.off_ordered.get_or_insert(now);
             incident.fence.off_at.get_or_insert(now);
             incident.fence.on_deadline = Some(now.plus(case.world.limits.effect_ms + case.world.limits.release_ms));
@@ -402,8 +408,12 @@ pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
             case.host.held_off = Some(incident.id);
         }
         if first {
-            remember(&mut case.host.history.cycles, now, 16);
             let rung = case.incident.as_ref().map_or(Rung::PowerCycle, |i| i.current_rung());
+            if rung == Rung::Reimage {
+                remember(&mut case.host.history.reimages, now, 8);
+            } else {
+                remember(&mut case.host.history.cycles, now, 16);
+            }
             case.acted(rung);
         }
         case.go(Phase::PoweringOff);

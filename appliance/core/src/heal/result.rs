@@ -105,6 +105,7 @@ fn powered_on<R: Rules>(case: &mut Case<'_, R>) {
     let Some(incident) = &mut case.incident else { return };
     incident.timings.power_on.get_or_insert(now);
     incident.booted_at = Some(now);
+    incident.fence.outlets_off = false;
     if let Some(reservation) = &mut incident.reservation {
         reservation.read_on = true;
     }

@@ -178,6 +178,17 @@ fn right_machine(seen: Option<MachineId>, machine: MachineId) -> bool {
     seen.is_some_and(|seen| seen.same_machine(machine))
 }
 
+/// All outlets of the target read off.
+fn outlets_read_off(now: Now) -> Reading {
+    Reading {
+        at: now.elapsed,
+        source: crate::fence::ReadingSource::Outlets,
+        identity: None,
+        power: crate::signal::Power::Off,
+        off_cause: crate::signal::OffCause::Command,
+    }
+}
+
 fn keep(readings: &mut Vec<Reading>, reading: Reading) {
     if readings.len() >= READINGS_MAX {
         readings.remove(0);

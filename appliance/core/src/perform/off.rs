@@ -35,6 +35,7 @@ impl Way {
 enum Asked {
     Nothing,
     Stage,
+    Outlets,
     Power,
     Off,
     Pause,
@@ -76,6 +77,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
         if matches!(&run.state, State::Off(off) if off.way == Way::ReadOnly) { READ_ONLY_MS } else { target.effect_ms };
     let found_off_gap = target.found_off_gap_ms;
     let slow_gap = target.found_off;
+    let outlets = target.outlets_off;
     let (enforces_29, enforces_30, enforces_33, enforces_31) =
         (run.enforces(29), run.enforces(30), run.enforces(33), run.enforces(31));
     // The switch of rule 23: the command's acceptance is taken for its effect.
@@ -95,6 +97,17 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             if busy && enforces_33 {
                 return failed(Failure::FirmwareTask, &off.readings, false);
             }
+        }
+        (Asked::Outlets, Observation::Reply(reply)) => {
+            // The outlets are the witness of this Off: they prove it anew, whatever its BMC says (second proof).
+            if *reply == Reply::Flag(true) {
+                keep(&mut off.readings, super::outlets_read_off(now));
+                return NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: None });
+            }
+            if *reply == Reply::Flag(false) || age >= limit {
+                return failed(Failure::ForeignChange, &off.readings, false);
+            }
+            return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
         }
         (Asked::Off, Observation::Reply(Reply::Ok)) if !believes_reading => {
             return NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: off.sent });
@@ -156,6 +169,10 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     if off.way == Way::Command && off.sends == 0 && !enforces_30 {
         // The switch of rule 30: a write without reading first.
         return send(run, now);
+    }
+    if outlets && off.way == Way::ReadOnly {
+        off.asked = Asked::Outlets;
+        return NextCall::Call(Call::ReadOutlets);
     }
     off.asked = Asked::Power;
     NextCall::Call(Call::Bmc(host, BmcCall::ReadPower))

@@ -11,6 +11,7 @@ use crate::time::{Elapsed, Now};
 enum Asked {
     #[default]
     Nothing,
+    Outlets,
     Power,
     On,
 }
@@ -22,11 +23,12 @@ pub(super) struct On {
     readings: Vec<Reading>,
     sends: u8,
     last_send: Option<Elapsed>,
+    fed: bool,
 }
 
 pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, now: Now) -> NextCall {
     let target = &run.command.target;
-    let (host, machine, limit) = (target.host, target.machine, target.effect_ms);
+    let (host, machine, limit, outlets_off) = (target.host, target.machine, target.effect_ms, target.outlets_off);
     let alarm = matches!(run.command.intent(), Intent::PowerOn { alarm: true });
     let age = run.age(now);
     let check = run.enforces(29) && !alarm;
@@ -35,6 +37,13 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let State::On(on) = &mut run.state else { return failed(Failure::Invalid, &[], false) };
     let sent = on.sends > 0;
     match (std::mem::take(&mut on.asked), observation) {
+        (Asked::Outlets, Observation::Reply(reply)) => {
+            on.fed = *reply == Reply::Ok;
+            if age >= limit {
+                return failed(Failure::BmcSilent, &on.readings, sent);
+            }
+            return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
+        }
         (Asked::On, Observation::Reply(reply)) => {
             if matches!(reply, Reply::BmcTrouble(BmcTrouble::Refused)) {
                 return failed(Failure::BmcRefused, &on.readings, true);
@@ -81,6 +90,11 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
         }
         _ => {}
+    }
+    if outlets_off && !on.fed {
+        // Whoever cut the outlets switches them on first; to do so twice changes nothing.
+        on.asked = Asked::Outlets;
+        return NextCall::Call(Call::OutletsOn);
     }
     on.asked = Asked::Power;
     NextCall::Call(Call::Bmc(host, BmcCall::ReadPower))

@@ -64,6 +64,15 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let asked = state.asked.take();
     if let (Some(call), Observation::Reply(reply)) = (asked, observation) {
         match (call, reply) {
+            (Call::ReadOutlets, reply) => {
+                state.last_read = Some(now.elapsed);
+                state.was_read = true;
+                match reply {
+                    Reply::Flag(true) => state.last_off = Some(now.elapsed),
+                    Reply::Flag(false) if enforces_29 => return stop(state, Failure::CameBack, false),
+                    _ => {}
+                }
+            }
             (Call::Bmc(_, BmcCall::ReadPower), reply) => {
                 state.last_read = Some(now.elapsed);
                 state.was_read = true;
@@ -108,8 +117,13 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let due = state.last_read.is_none_or(|at| now.elapsed.since(at) >= REREAD_MS)
         || (matches!(state.work, Work::Taint | Work::Pods) && !state.was_read);
     if due && enforces_29 && rules_23 && rules_27 {
-        state.asked = Some(Call::Bmc(host, BmcCall::ReadPower));
-        return NextCall::Call(Call::Bmc(host, BmcCall::ReadPower));
+        // Whoever bore witness to the Off is asked again: the outlets, where they did, since the BMC may lie or be dark.
+        let read = match witness {
+            Witness::Outlets => Call::ReadOutlets,
+            Witness::Bmc | Witness::Human => Call::Bmc(host, BmcCall::ReadPower),
+        };
+        state.asked = Some(read);
+        return NextCall::Call(read);
     }
     let call = Call::Cluster(match state.work {
         Work::Taint => {

@@ -131,7 +131,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
 fn effective(call: Call) -> bool {
     match call {
         Call::Bmc(_, BmcCall::GracefulRestart | BmcCall::PowerOn | BmcCall::ForceOff) => true,
-        Call::OutletsOff | Call::RestartComponent(_) => true,
+        Call::OutletsOff | Call::OutletsOn | Call::RestartComponent(_) => true,
         Call::Bmc(..) | Call::Probe | Call::ReadOutlets | Call::OpenTicket(_) | Call::CloseTicket(_) => false,
         Call::Cluster(call) => matches!(call, ClusterCall::DeleteNode | ClusterCall::RemoveEtcdMember(_)),
     }
@@ -142,7 +142,7 @@ fn out_of_time(call: Option<Call>) -> Failure {
         Some(Call::Cluster(ClusterCall::ReadCanary)) => Failure::CanaryFailed,
         Some(Call::Cluster(_)) | None => Failure::ApiSilent,
         Some(Call::Bmc(_, BmcCall::SetNetworkBootOnce | BmcCall::ReadNetworkBootOnce)) => Failure::BootNotSet,
-        Some(Call::Bmc(..) | Call::OutletsOff | Call::ReadOutlets) => Failure::BmcSilent,
+        Some(Call::Bmc(..) | Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets) => Failure::BmcSilent,
         Some(Call::RestartComponent(_)) => Failure::AgentSilent,
         Some(Call::Probe | Call::OpenTicket(_) | Call::CloseTicket(_)) => Failure::Invalid,
     }
@@ -185,15 +185,8 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
         },
         Call::ReadOutlets => match reply {
             Reply::Flag(true) => {
-                let off = Reading {
-                    at: now.elapsed,
-                    source: crate::fence::ReadingSource::Outlets,
-                    identity: None,
-                    power: Power::Off,
-                    off_cause: crate::signal::OffCause::Command,
-                };
                 if let State::Sequence(state) = &mut run.state {
-                    keep(&mut state.readings, off);
+                    keep(&mut state.readings, super::outlets_read_off(now));
                 }
                 Then::Next
             }

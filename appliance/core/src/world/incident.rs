@@ -263,6 +263,9 @@ pub struct Fence {
     pub found_off: bool,
     /// When our first off command was sent, as the executor tells.
     pub off_at: Option<Elapsed>,
+    /// We switched its outlets off and have not switched them on again.
+    #[serde(default)]
+    pub outlets_off: bool,
     /// A human confirmed that it is off, by typing its serial.
     pub human_confirmed: Option<Elapsed>,
     /// When the host must be on again (rule 25), for safe completion.
