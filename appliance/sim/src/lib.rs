@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod appliance;
+pub mod breaking;
 pub mod broken;
 pub mod chance;
 pub mod checks;
@@ -16,8 +17,10 @@ pub mod operator;
 pub mod plant;
 pub mod prober;
 pub mod reality;
+pub mod report;
 pub mod rule_table;
 pub mod run;
+pub mod scenes;
 pub mod simulation;
 pub mod site;
 pub mod stats;
