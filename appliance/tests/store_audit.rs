@@ -106,6 +106,6 @@ fn a_key_file_that_others_may_read_is_refused() {
     let path = dir.path().join("key");
     drop(OuterKey::file(&path).unwrap());
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let error = OuterKey::file(&path).err().expect("refused").to_string();
+    let error = OuterKey::file(&path).expect_err("refused").to_string();
     assert!(error.contains("0600"), "{error}");
 }

@@ -138,13 +138,13 @@ async fn a_later_schema_and_a_damaged_file_are_refused_with_the_next_step() {
     let data = dir.path().join("data");
     drop(SqliteJournal::open(&data, &key, fresh()).await.unwrap());
     store_world::sql(&data, "PRAGMA user_version = 99").await;
-    let error = SqliteJournal::open(&data, &key, fresh()).await.err().expect("refused");
+    let error = SqliteJournal::open(&data, &key, fresh()).await.expect_err("refused");
     assert!(error.to_string().contains("later version"), "{error}");
 
     let broken = dir.path().join("broken");
     std::fs::create_dir(&broken).unwrap();
     std::fs::write(broken.join("rackmedic.db"), [b'x'; 8192]).unwrap();
-    let error = SqliteJournal::open(&broken, &key, fresh()).await.err().expect("refused");
+    let error = SqliteJournal::open(&broken, &key, fresh()).await.expect_err("refused");
     assert!(matches!(error, JournalError::Corrupt(_)), "{error}");
 }
 

@@ -1,0 +1,189 @@
+//! Doing: the driver that carries a step of `healing::perform` to its end over real ports. It adds I/O, deadlines and
+//! the withdrawal of rights, and nothing else: it never decides and never repeats a call by itself.
+
+use crate::decide_loop::{Executor, Right, RunningTime};
+use healing::command::{
+    BmcCall, Call, ClusterCall, Command, Failure, NextCall, Observation, Reply, StepResult, Target,
+};
+use healing::perform::{StepRun, perform};
+use healing::rules::Enforced;
+use healing::signal::BmcTrouble;
+use healing::time::{Millis, SECOND};
+use std::future::Future;
+
+/// Most calls of one step. A release of two minutes with a read each second stays far below; more is a loop.
+const CALLS_MAX: u32 = 2_000;
+
+/// The outside: BMCs, cluster APIs, probes, outlets, agents and boot tickets.
+pub trait Ports: Send + Sync + 'static {
+    /// Makes one call and gives its reply. Never retries: the step machine knows which calls may be sent again.
+    fn call(&self, call: Call, target: &Target) -> impl Future<Output = Reply> + Send;
+}
+
+/// An executor over ports.
+#[derive(Debug)]
+pub struct Driver<P> {
+    ports: P,
+    time: std::sync::OnceLock<RunningTime>,
+}
+
+/// What a call may do, which decides whether it may leave when rights are in question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Reads only.
+    Read,
+    /// Ends or undoes something of ours: allowed after a stall, so that no host is stranded (rules 45, 49).
+    Restore,
+    /// Acts on evidence.
+    Act,
+}
+
+fn kind(call: Call) -> Kind {
+    match call {
+        Call::Bmc(_, bmc) => match bmc {
+            BmcCall::Identify | BmcCall::ReadPower | BmcCall::ReadStage | BmcCall::ReadNetworkBootOnce => Kind::Read,
+            BmcCall::PowerOn => Kind::Restore,
+            BmcCall::ForceOff | BmcCall::GracefulRestart | BmcCall::SetNetworkBootOnce => Kind::Act,
+        },
+        Call::Cluster(cluster) => match cluster {
+            ClusterCall::ReadNode | ClusterCall::ReadLeftovers | ClusterCall::ReadCanary => Kind::Read,
+            ClusterCall::Uncordon
+            | ClusterCall::RemoveTaint
+            | ClusterCall::DeleteCredential
+            | ClusterCall::RestoreLabels
+            | ClusterCall::DeleteCanary => Kind::Restore,
+            ClusterCall::Cordon
+            | ClusterCall::PutTaint
+            | ClusterCall::DeletePods
+            | ClusterCall::DeleteVolumeAttachments
+            | ClusterCall::DeleteNode
+            | ClusterCall::RemoveEtcdMember(_)
+            | ClusterCall::MintCredential
+            | ClusterCall::CreateCanary => Kind::Act,
+        },
+        Call::Probe | Call::ReadOutlets => Kind::Read,
+        Call::CloseTicket(_) | Call::OutletsOn => Kind::Restore,
+        Call::OutletsOff | Call::RestartComponent(_) | Call::OpenTicket(_) => Kind::Act,
+    }
+}
+
+fn writes_power(call: Call) -> bool {
+    matches!(
+        call,
+        Call::Bmc(_, BmcCall::ForceOff | BmcCall::PowerOn | BmcCall::GracefulRestart)
+            | Call::OutletsOff
+            | Call::OutletsOn
+    )
+}
+
+/// How long a call may take, in milliseconds, before it counts as unanswered.
+fn deadline_ms(call: Call) -> Millis {
+    match call {
+        Call::Bmc(..) | Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets => 15 * SECOND,
+        Call::Cluster(_) => 10 * SECOND,
+        Call::Probe => 3 * SECOND,
+        Call::RestartComponent(_) => 30 * SECOND,
+        Call::OpenTicket(_) | Call::CloseTicket(_) => 2 * SECOND,
+    }
+}
+
+/// What an unanswered call means. `None`: nothing may be concluded (a probe that never came back from its port is not a
+/// miss, rule 47), so the step ends.
+fn unanswered(call: Call) -> Option<Reply> {
+    match call {
+        Call::Bmc(..) | Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets => {
+            Some(Reply::BmcTrouble(BmcTrouble::Silent))
+        }
+        Call::Cluster(_) => Some(Reply::ApiSilent),
+        Call::RestartComponent(_) => Some(Reply::AgentSilent),
+        Call::Probe | Call::OpenTicket(_) | Call::CloseTicket(_) => None,
+    }
+}
+
+impl<P: Ports> Driver<P> {
+    /// A driver over ports. It refuses every step until [`Driver::use_time`] gave it the loop's running time.
+    #[must_use]
+    pub fn new(ports: P) -> Driver<P> {
+        Driver { ports, time: std::sync::OnceLock::new() }
+    }
+
+    /// Gives it the running time of the loop, known once the journal was read.
+    pub fn use_time(&self, time: RunningTime) {
+        // A second loop in one process would be another driver's; the first time stays.
+        let _ = self.time.set(time);
+    }
+
+    /// The ports.
+    #[must_use]
+    pub fn ports(&self) -> &P {
+        &self.ports
+    }
+
+    async fn drive(&self, command: Command<Enforced>, right: &Right, time: &RunningTime) -> StepResult {
+        let mut run = StepRun::new(Enforced, command, time.now());
+        let mut next = perform(&mut run, &Observation::Begin, time.now());
+        let mut cancelled = false;
+        let mut acted = false;
+        for _ in 0..CALLS_MAX {
+            let observation = match next {
+                NextCall::Done(result) => return result,
+                NextCall::WaitUntil(at) => tokio::select! {
+                    biased;
+                    () = right.cancelled().cancelled(), if !cancelled => Observation::Cancel,
+                    () = tokio::time::sleep(time.until(at)) => Observation::Timer,
+                },
+                NextCall::Call(call) if !allowed(call, right, time) => {
+                    if cancelled {
+                        // Told once that it may not, the step still wants to: it ends here, and is observed again.
+                        return StepResult::Failed { why: Failure::Cancelled, readings: Vec::new(), sent: acted };
+                    }
+                    Observation::Cancel
+                }
+                NextCall::Call(call) => {
+                    acted |= kind(call) == Kind::Act;
+                    self.call(call, run.target(), right, cancelled, time).await
+                }
+            };
+            cancelled |= observation == Observation::Cancel;
+            next = perform(&mut run, &observation, time.now());
+        }
+        StepResult::Failed { why: Failure::Invalid, readings: Vec::new(), sent: acted }
+    }
+
+    async fn call(
+        &self,
+        call: Call,
+        target: &Target,
+        right: &Right,
+        cancelled: bool,
+        time: &RunningTime,
+    ) -> Observation {
+        // A read is given up at once; a write that left is waited for, since its effect must be known.
+        let gives_way = kind(call) == Kind::Read && !cancelled;
+        tokio::select! {
+            biased;
+            () = right.cancelled().cancelled(), if gives_way => Observation::Cancel,
+            reply = self.ports.call(call, target) => Observation::Reply(reply),
+            () = tokio::time::sleep(time.span(deadline_ms(call))) => {
+                unanswered(call).map_or(Observation::Cancel, Observation::Reply)
+            }
+        }
+    }
+}
+
+/// Asked immediately before a call leaves: an act needs fresh evidence and no stall since it was ordered (rule 47), and
+/// power is written only well within the appliance lease (rule 46).
+fn allowed(call: Call, right: &Right, time: &RunningTime) -> bool {
+    let now = time.now().elapsed;
+    let fresh = kind(call) != Kind::Act || right.may_act(now);
+    fresh && (!writes_power(call) || right.may_write(now))
+}
+
+impl<P: Ports> Executor for Driver<P> {
+    async fn run(&self, command: Command<Enforced>, right: Right) -> StepResult {
+        match self.time.get() {
+            Some(time) => self.drive(command, &right, time).await,
+            None => StepResult::Failed { why: Failure::Invalid, readings: Vec::new(), sent: false },
+        }
+    }
+}

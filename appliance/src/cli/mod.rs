@@ -1,0 +1,5 @@
+//! The command line.
+
+pub mod output;
+pub mod policy_file;
+pub mod seeds;
