@@ -30,6 +30,7 @@ pub struct Scene {
     workers: u32,
     spares: u32,
     person: bool,
+    standby: bool,
 }
 
 /// What a scene may do to its simulation, whatever rules it runs under.
@@ -72,6 +73,9 @@ impl Scene {
         if self.person {
             simulation = simulation.with_person(Person::new(7));
         }
+        if self.standby {
+            simulation = simulation.with_standby();
+        }
         for checker in checks::all() {
             simulation = simulation.watched_by(checker);
         }
@@ -80,8 +84,18 @@ impl Scene {
     }
 }
 
-const PLAIN: Scene =
-    Scene { name: "", rule: 0, hours: 2, set: |_| {}, play: |_| {}, planes: 3, workers: 9, spares: 0, person: false };
+const PLAIN: Scene = Scene {
+    name: "",
+    rule: 0,
+    hours: 2,
+    set: |_| {},
+    play: |_| {},
+    planes: 3,
+    workers: 9,
+    spares: 0,
+    person: false,
+    standby: false,
+};
 
 /// The first cluster of a site, whatever its number.
 fn cluster(site: &Site) -> ClusterId {
@@ -138,11 +152,11 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
-        name: "a dead worker while the API is down",
+        name: "a worker switched off while the API is down",
         rule: 7,
         play: |s| {
-            s.fault(BEGIN, Fault::KernelStuck, Some(6));
-            s.fault(BEGIN + 26 * SECOND, Fault::ApiDown { cluster: ONE, lasts_ms: 20 * MINUTE }, None);
+            s.fault(BEGIN, Fault::ApiDown { cluster: ONE, lasts_ms: 20 * MINUTE }, None);
+            s.fault(BEGIN + MINUTE, Fault::PowerLost { cause: OffCause::Button, returns_ms: Some(HOUR) }, Some(6));
         },
         ..PLAIN
     },
@@ -158,10 +172,16 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
-        name: "a host that boots over and over",
+        name: "a spare that never came up in its new role",
         rule: 9,
-        hours: 3,
-        play: |s| s.fault(BEGIN, Fault::BootLoop, Some(6)),
+        hours: 4,
+        spares: 2,
+        play: |s| {
+            s.fault(BEGIN, Fault::Hardware(HardwareFault::Memory), Some(6));
+            for spare in [13, 14] {
+                s.fault(5 * MINUTE, Fault::OsBroken, Some(spare));
+            }
+        },
         ..PLAIN
     },
     Scene {
@@ -215,12 +235,13 @@ pub const SCENES: &[Scene] = &[
         hours: 6,
         set: |site| each(site, |h| h.versions = vec![healing::id::VersionId(1)]),
         play: |s| {
-            for (n, host) in [5u32, 9, 6, 10].into_iter().enumerate() {
+            for (n, host) in [5u32, 9].into_iter().enumerate() {
                 let at = BEGIN + n as u64 * 60 * MINUTE;
-                s.fault(at, Fault::BmcIgnoresBoot, Some(host));
-                s.fault(at, Fault::OsBroken, Some(host));
-                s.fault(at + 1, Fault::NoLocalBoot, Some(host));
+                s.fault(at, Fault::NoLocalBoot, Some(host));
+                // The card dies while the installer works: the host never joins again.
+                s.fault(at + 9 * MINUTE, Fault::NicDead, Some(host));
             }
+            s.fault(BEGIN + 4 * HOUR, Fault::NoLocalBoot, Some(6));
         },
         ..PLAIN
     },
@@ -257,10 +278,10 @@ pub const SCENES: &[Scene] = &[
         name: "a control-plane host whose kubelet is beyond help, with one voter lost already",
         rule: 18,
         hours: 3,
-        person: true,
         set: |site| site.pools.iter_mut().for_each(|p| p.soft_reboot = Consent::Automatic),
         play: |s| {
-            s.fault(BEGIN, Fault::EtcdMemberLost, Some(1));
+            s.fault(BEGIN, Fault::BmcStuck, Some(1));
+            s.fault(BEGIN, Fault::KernelStuck, Some(1));
             s.fault(BEGIN + MINUTE, Fault::Component(Component::Kubelet, ComponentCause::Unknown), Some(2));
         },
         ..PLAIN
@@ -436,11 +457,12 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
-        name: "the lease runs out",
+        name: "stopped for so long that the other appliance took over",
         rule: 46,
+        standby: true,
         play: |s| {
-            s.fault(BEGIN, Fault::StoreFails { lasts_ms: 20 * MINUTE }, None);
-            s.fault(BEGIN + 5 * SECOND, Fault::KernelStuck, Some(6));
+            s.fault(BEGIN, Fault::Stopped { lasts_ms: 5 * MINUTE }, None);
+            s.fault(BEGIN + 10 * MINUTE, Fault::KernelStuck, Some(6));
         },
         ..PLAIN
     },

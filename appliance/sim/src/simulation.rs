@@ -152,6 +152,8 @@ struct Store {
     broken: u32,
     reserve: u32,
     torn: bool,
+    /// The loop was told that its store fails.
+    told: bool,
 }
 
 /// A simulated site with its appliance.
@@ -208,7 +210,7 @@ impl<R: Rules> Simulation<R> {
             breaches: Vec::new(),
             transcript: None,
             ledger: Ledger::new(site),
-            store: Store { epoch: 0, broken: 0, reserve: RESERVE_GROUPS, torn: false },
+            store: Store { epoch: 0, broken: 0, reserve: RESERVE_GROUPS, torn: false, told: false },
             crash: None,
             points: 0,
             passed: None,
@@ -655,8 +657,7 @@ impl<R: Rules> Simulation<R> {
     /// While the store cannot be written only the reserve takes groups; whether this one found room.
     fn commit_without_store(&mut self, app: usize, event: &Event) -> bool {
         let told = matches!(event, Event::Store { healthy: false } | Event::Started { .. });
-        let knows = self.appliances[app].world.site.observe_only == Some(healing::world::scope::ObserveOnly::Store);
-        if !told && !knows {
+        if !told && !std::mem::replace(&mut self.store.told, true) {
             // The commit failed: what was decided is dropped, and the loop says so to itself.
             self.handle(app, &Event::Store { healthy: false });
             self.push(self.reality.at + 5 * SECOND, Happening::StoreProbe(app));
@@ -675,6 +676,7 @@ impl<R: Rules> Simulation<R> {
             return;
         }
         self.store.reserve = RESERVE_GROUPS;
+        self.store.told = false;
         self.handle(app, &Event::Store { healthy: true });
     }
 

@@ -28,8 +28,20 @@ pub(super) fn quorum<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
         return Ok(());
     }
     let planes = case.cluster_id().and_then(|c| case.world.tallies.clusters.get(&c)).map_or(0, |t| t.control_planes);
-    if case.enforces(21) && planes <= 2 && rung == Rung::Reimage {
-        approval(case, rung, 21, "small-control-plane", "a control plane of one or two is reimaged by approval only")?;
+    let access = case.cluster().is_some_and(|c| c.etcd_access);
+    if access && planes <= 2 && rung == Rung::Reimage {
+        // No majority of two is left without one of them: rule 18 cannot weigh this, a person must.
+        return if case.enforces(21) {
+            approval(
+                case,
+                rung,
+                21,
+                "small-control-plane",
+                "a control plane of one or two is reimaged by approval only",
+            )
+        } else {
+            Ok(())
+        };
     }
     if !case.cluster().is_some_and(|c| c.etcd_access) {
         return without_etcd(case, rung, planes);

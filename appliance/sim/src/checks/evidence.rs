@@ -62,6 +62,17 @@ impl Checker for Evidence {
         if let Event::Operator(Operator::ReturnHost(host)) = decided.event {
             self.turns.remove(host);
         }
+        for ordered in decided.ordered.iter().filter(|o| o.intent == Intent::ForceOff { found_off: true }) {
+            let worker = decided.world.hosts.get(&ordered.host).is_some_and(|h| !h.control_plane());
+            if worker && view(decided.event).is_some_and(|v| api_away(&v.sight, now)) {
+                found.push(breach(
+                    7,
+                    decided.at,
+                    Some(ordered.host),
+                    "a worker is taken over while the API is unreachable",
+                ));
+            }
+        }
         for (ordered, incident) in disruptive(decided) {
             let Some(host) = decided.world.hosts.get(&ordered.host) else { continue };
             let Some(view) = view(decided.event) else { continue };
