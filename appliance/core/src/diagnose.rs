@@ -75,6 +75,13 @@ pub(crate) fn looping<R: Rules>(case: &Case<'_, R>) -> bool {
     case.enforces(9) && boots >= limits.boot_loop_count
 }
 
+/// It asked the network for something to boot, lately, and holds no ticket: its disk has nothing.
+pub(crate) fn nothing_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
+    let seen = case.host.assessment;
+    let asked = seen.asked_to_boot.is_some_and(|at| case.since(at) < BOOT_REQUEST_MS);
+    asked && !seen.answers() && !case.host.ready() && case.incident.as_ref().is_none_or(|i| i.job.is_none())
+}
+
 /// What the host shows by itself.
 fn own_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     let host = &case.host;
@@ -90,13 +97,13 @@ fn own_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     if looping(case) && (!host.ready() || silent || known_loop) {
         return Some(Diagnosis::BootFailed(BootFailure::Loop));
     }
+    // It reached the end of its boot order: whatever reboot that was, it is over (design section 4).
+    if nothing_to_boot(case) {
+        return Some(Diagnosis::BootFailed(BootFailure::NoLocalBoot));
+    }
     if !host.ready() || silent {
         if host.history.rebooting_until.is_some_and(|until| case.now.elapsed < until) {
             return Some(Diagnosis::Rebooting);
-        }
-        let asked = seen.asked_to_boot.filter(|&at| case.since(at) < BOOT_REQUEST_MS);
-        if asked.is_some() && !seen.answers() && case.incident.as_ref().is_none_or(|i| i.job.is_none()) {
-            return Some(Diagnosis::BootFailed(BootFailure::NoLocalBoot));
         }
     }
     match seen.network {

@@ -62,6 +62,10 @@ fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: 
         || fresh.agent.is_some_and(|a| a.shutting_down)
         || matches!(fresh.stage, BootStage::ShuttingDown | BootStage::Post | BootStage::OsStarting);
     let ill = !case.host.ready();
+    if crate::diagnose::nothing_to_boot(case) {
+        case.host.history.rebooting_until = None;
+        return;
+    }
     // A host that boots over and over is not *rebooting*: its clock would never end.
     if (goodbye || said) && ill && !crate::diagnose::looping(case) {
         // The clock starts with the first word of it and is not wound up again by the next.

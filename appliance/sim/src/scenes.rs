@@ -457,12 +457,14 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
-        name: "stopped for so long that the other appliance took over",
+        name: "the lease is about to end",
         rule: 46,
-        standby: true,
         play: |s| {
-            s.fault(BEGIN, Fault::Stopped { lasts_ms: 5 * MINUTE }, None);
-            s.fault(BEGIN + 10 * MINUTE, Fault::KernelStuck, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+            for n in 0..80 {
+                let at = BEGIN + 10 * SECOND + n * 500;
+                s.event(at, Event::Lease { until: Elapsed(at + 5 * SECOND), epoch: 1 });
+            }
         },
         ..PLAIN
     },

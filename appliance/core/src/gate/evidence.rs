@@ -344,13 +344,13 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
         if look.lease_renewed == Some(true) && !living {
             return Err(Explanation::refusal(1, "lease-renewed", "its Lease was renewed during the last look"));
         }
-        if look.lease_renewed.is_none() && !case.host.control_plane() && look.power != Power::Off {
-            return Err(Explanation::refusal(
-                7,
-                "api-silent",
-                "the API did not answer the last look: nothing is done without it",
-            ));
-        }
+    }
+    if case.enforces(7) && look.lease_renewed.is_none() && !case.host.control_plane() {
+        return Err(Explanation::refusal(
+            7,
+            "api-silent",
+            "the API did not answer the last look: nothing is done without it",
+        ));
     }
     if case.enforces(33) && matches!(look.stage, BootStage::FirmwareTask | BootStage::ShuttingDown | BootStage::Post) {
         return Err(Explanation::refusal(

@@ -18,6 +18,7 @@ pub(crate) struct People {
     started: Option<Elapsed>,
     stalled: Option<Elapsed>,
     store_failed: bool,
+    lease_until: Option<Elapsed>,
     paused: BTreeMap<(u8, u32), Elapsed>,
     on: BTreeMap<DomainId, Elapsed>,
 }
@@ -47,7 +48,11 @@ impl Checker for People {
         let now = decided.now.elapsed;
         let world = decided.world;
         match decided.event {
-            Event::Started { .. } => self.started = Some(now),
+            Event::Started { lease_until, .. } => {
+                self.started = Some(now);
+                self.lease_until = Some(*lease_until);
+            }
+            Event::Lease { until, .. } => self.lease_until = Some(*until),
             Event::Stalled { .. } => self.stalled = Some(now),
             Event::Store { healthy } => {
                 self.store_failed = !healthy;
@@ -72,6 +77,9 @@ impl Checker for People {
             }
             if self.stalled.is_some_and(|at| now.since(at) < observe) {
                 say(47, "taken down within 120 s of a stall, on old evidence");
+            }
+            if self.lease_until.is_some_and(|until| until.since(now) < 10_000) {
+                say(46, "taken down within 10 s of the end of the appliance lease");
             }
             if self.store_failed {
                 say(48, "taken down while the store fails");

@@ -59,6 +59,22 @@ impl Checker for Planes {
                 *open.entry(cluster).or_default() += 1;
             }
         }
+        for incident in world.incidents.values() {
+            let reimage =
+                incident.reservation.as_ref().is_some_and(|r| r.rung == healing::world::incident::Rung::Reimage);
+            let Some(cluster) = world.hosts.get(&incident.host).filter(|h| h.control_plane()).and_then(|h| h.cluster)
+            else {
+                continue;
+            };
+            if reimage && incident.approval.is_none() && control_planes(world, cluster) <= 2 {
+                found.push(breach(
+                    21,
+                    decided.at,
+                    Some(incident.host),
+                    "the reimage of a small control plane is permitted without approval",
+                ));
+            }
+        }
         if let Some((cluster, _)) = open.iter().find(|(_, count)| **count > 1) {
             found.push(breach(
                 19,
