@@ -1,5 +1,59 @@
-//! The command line.
+//! The command line: what can be done today, and nothing that cannot.
 
+mod audit;
 pub mod output;
 pub mod policy_file;
+mod replay;
 pub mod seeds;
+#[cfg(feature = "lab")]
+mod simulate;
+
+use clap::{Parser, Subcommand};
+use output::Exit;
+
+/// Heals bare-metal Kubernetes nodes from outside the cluster.
+#[derive(Debug, Parser)]
+#[command(name = "rackmedic", version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run whole simulated fleets against the decisions of this binary and check every safety rule.
+    #[cfg(feature = "lab")]
+    Simulate(simulate::Simulate),
+    /// Show what another policy would have decided first in each recorded incident.
+    Replay(replay::Replay),
+    /// The audit of a data directory.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+}
+
+impl Cli {
+    /// Does what was asked.
+    ///
+    /// # Errors
+    /// What went wrong, with its causes. The exit code is then that of [`exit_of`].
+    pub fn run(self) -> anyhow::Result<Exit> {
+        match self.verb {
+            #[cfg(feature = "lab")]
+            Verb::Simulate(simulate) => simulate.run(),
+            Verb::Replay(replay) => replay.run(),
+            Verb::Audit(audit) => audit.run(),
+        }
+    }
+}
+
+/// A wrong command line or a wrong file that it names is a matter of usage; everything else is a failure.
+#[must_use]
+pub fn exit_of(error: &anyhow::Error) -> Exit {
+    let usage = error.is::<policy_file::PolicyFileError>() || error.is::<Usage>();
+    if usage { Exit::Usage } else { Exit::Failed }
+}
+
+/// A command line that is understood but cannot be carried out as it stands.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(String);

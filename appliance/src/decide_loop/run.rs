@@ -14,7 +14,7 @@ use healing::event::{Change, Event};
 use healing::id::{HostId, StepId};
 use healing::rules::Enforced;
 use healing::sight::Doubt;
-use healing::time::{Elapsed, Millis, Now, SECOND};
+use healing::time::{Elapsed, MINUTE, Millis, Now, SECOND};
 use healing::world::World;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub const SNAPSHOT_EVENTS: u64 = 10_000;
 /// Snapshots that are kept.
 pub const SNAPSHOTS_KEPT: usize = 3;
 /// Life of the appliance lease, and when it is renewed (rule 46).
-pub(super) const LEASE_MS: Millis = 60 * SECOND;
-const LEASE_RENEW_MS: Millis = 20 * SECOND;
+pub(super) const LEASE_MS: Millis = 5 * MINUTE;
+const LEASE_RENEW_MS: Millis = 2 * MINUTE;
 /// Steps get this long to end safely when the appliance stops.
 const STOP_MS: Millis = 3 * SECOND;
 

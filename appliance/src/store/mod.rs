@@ -6,6 +6,7 @@
 pub mod audit;
 pub mod lock;
 pub mod memory;
+pub mod reading;
 pub mod reserve;
 mod schema;
 pub mod secret;

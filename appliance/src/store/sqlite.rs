@@ -82,6 +82,15 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// For looking beside a running appliance.
+pub(super) fn read_only(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(5))
+        .disable_statement_logging()
+}
+
 async fn meta(connection: &mut SqliteConnection, key: &str) -> Result<Option<String>, JournalError> {
     let row =
         sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(connection).await.or_wrong()?;
@@ -261,7 +270,7 @@ impl SqliteJournal {
     }
 }
 
-fn database(directory: &Path) -> PathBuf {
+pub(super) fn database(directory: &Path) -> PathBuf {
     directory.join("rackmedic.db")
 }
 
@@ -365,7 +374,7 @@ async fn append_audit(transaction: &mut SqliteConnection, wall_ms: i64, body: &s
     set_meta(transaction, "audit_last", &id.to_string()).await
 }
 
-fn entry(row: &sqlx::sqlite::SqliteRow) -> Option<(u64, Entry)> {
+pub(super) fn entry(row: &sqlx::sqlite::SqliteRow) -> Option<(u64, Entry)> {
     let text = |column: &str| row.try_get::<String, _>(column).ok();
     let entry = Entry {
         now: Now {
@@ -567,14 +576,7 @@ pub async fn verify_audit(directory: &Path) -> Result<Verified, JournalError> {
             path.display()
         )));
     }
-    let mut connection = SqliteConnectOptions::new()
-        .filename(&path)
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(5))
-        .disable_statement_logging()
-        .connect()
-        .await
-        .or_wrong()?;
+    let mut connection = read_only(&path).connect().await.or_wrong()?;
     let key = meta(&mut connection, "audit_key").await?.and_then(|k| unhex(&k).try_into().ok());
     let checkpoints = sqlx::query("SELECT upto, hash, signature FROM audit_checkpoint ORDER BY upto")
         .fetch_all(&mut connection)
