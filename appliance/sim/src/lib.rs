@@ -10,6 +10,7 @@ pub mod broken;
 pub mod chance;
 pub mod checks;
 pub mod cluster;
+pub mod crash_points;
 pub mod fault;
 pub mod generator;
 pub mod network;

@@ -8,7 +8,7 @@ use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
 use crate::world::host::{Lifecycle, Link};
-use crate::world::incident::{Approval, Incident};
+use crate::world::incident::{Approval, Incident, Phase};
 use crate::world::scope::{ColdStart, ObserveOnly, Site};
 
 /// Most hosts that a person may name at once (freeze release, cold start).
@@ -57,6 +57,9 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
                 if !record.is_some_and(|m| m.same_machine(*machine)) {
                     return Err("the serial typed is not this host's: nothing was confirmed, read it off the machine"
                         .to_owned());
+                }
+                if incident.phase != Phase::Unfenced {
+                    return Err("this incident does not wait for a confirmation: nothing was changed".to_owned());
                 }
                 incident.fence.human_confirmed = Some(now.elapsed);
                 Ok(())

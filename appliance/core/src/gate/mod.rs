@@ -76,3 +76,15 @@ pub(crate) fn cold_start_may<R: Rules>(case: &Case<'_, R>) -> Answer {
     people::marks(case)?;
     evidence::linked(case)
 }
+
+/// Whether the evidence still shows what led to an off that was ordered and interrupted: asked again from what was
+/// gathered since, before the order is repeated (rules 1 to 4, 29, 33).
+pub(crate) fn still_ill<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
+    people::marks(case)?;
+    evidence::sight(case)?;
+    evidence::linked(case)?;
+    evidence::rebooting(case)?;
+    scope::api(case)?;
+    evidence::planes(case, rung)?;
+    evidence::recent_life(case, rung)
+}

@@ -223,8 +223,16 @@ pub(super) fn restarting<R: Rules>(case: &mut Case<'_, R>) {
         case.go(Phase::Suspected);
         return;
     };
+    let ordered = case.incident.as_ref().is_some_and(|i| i.steps_issued > 0);
+    if ordered && diagnose(case).is_none() {
+        // The restart was ordered before we were interrupted, and it helped.
+        case.go(Phase::ComponentCure);
+        return;
+    }
     if let Err(why) = gate::restart_allowed(case, component) {
-        case.go(Phase::Suspected);
+        if why.code == "restarts-used-up" || why.code == "no-agent" {
+            case.go(Phase::Suspected);
+        }
         case.wait(why);
         return;
     }

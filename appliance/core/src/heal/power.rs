@@ -200,6 +200,17 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
             case.go(Phase::LastLook);
             return;
         }
+        let rung = case.incident.as_ref().map_or(Rung::PowerCycle, |i| i.current_rung());
+        if case.host.assessment.power != Power::Off
+            && let Err(why) = gate::still_ill(case, rung)
+        {
+            case.wait(why);
+            return;
+        }
+    } else if case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none()) {
+        // The off after an install that could not be ordered at once: it counts when it is.
+        order_off(case, false);
+        return;
     }
     let found_off = case.incident.as_ref().is_some_and(|i| i.fence.found_off);
     case.order_with_permit(Intent::ForceOff { found_off });
@@ -435,7 +446,9 @@ fn unfence<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
         incident.fence.unfenced_since.get_or_insert(now);
     }
     let fresh = case.incident.as_ref().is_some_and(|i| i.phase != Phase::Unfenced);
-    case.go(Phase::Unfenced);
+    if fresh {
+        case.go(Phase::Unfenced);
+    }
     let why = Explanation::refusal(
         27,
         "unfenced",
@@ -689,6 +702,21 @@ pub(super) fn watch_fence<R: Rules>(case: &mut Case<'_, R>) {
 
 /// The soft reboot of a living host (rule 1).
 pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
+    let ordered = case.incident.as_ref().is_some_and(|i| i.cycles > 0);
+    if ordered {
+        // Ordered before we were interrupted: what became of it is seen by looking, and it counts once.
+        let new_boot = case.host.assessment.node.map(|n| n.boot) != case.incident.as_ref().and_then(|i| i.boot_before);
+        if case.host.ready() && new_boot {
+            case.go(Phase::AwaitingReady);
+            return;
+        }
+        if let Err(why) = gate::outside_forbidden(case) {
+            case.wait(why);
+            return;
+        }
+        case.order_with_permit(Intent::SoftReboot);
+        return;
+    }
     if came_back(case) || refused(case, Moment::BeforePower) {
         return;
     }

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Evidence {
     seen_ready: BTreeSet<HostId>,
     rebooting: BTreeMap<HostId, WorldTime>,
+    faulted: BTreeMap<HostId, WorldTime>,
     turns: BTreeMap<HostId, (u64, Elapsed)>,
     was_bad: BTreeSet<HostId>,
 }
@@ -169,8 +170,14 @@ impl Checker for Evidence {
     }
 
     fn faulted(&mut self, at: WorldTime, fault: &Fault, host: Option<HostId>, _: &dyn GroundTruth) -> Vec<Breach> {
-        if let (Fault::PlainReboot, Some(host)) = (fault, host) {
-            self.rebooting.insert(host, at);
+        if let Some(host) = host {
+            // A host that is ill already cannot follow the order to reboot.
+            let ill_before = self.faulted.insert(host, at).is_some_and(|before| at < before + 900_000);
+            if matches!(fault, Fault::PlainReboot) && !ill_before {
+                self.rebooting.insert(host, at);
+            } else {
+                self.rebooting.remove(&host);
+            }
         }
         Vec::new()
     }
