@@ -261,6 +261,12 @@ impl Reality {
         cluster.api_up && cluster.vip_up && cluster.lease_storm == 0 && self.network.to_api(host, &self.place(host))
     }
 
+    /// The machine's installer works on this job and is waiting to be heard.
+    #[must_use]
+    pub fn machine_installs(&self, host: HostId, job: healing::id::JobId) -> bool {
+        self.plants.get(&host).and_then(|p| p.machine.installing()).is_some_and(|(number, _)| number == job.0)
+    }
+
     /// A machine, to be changed; afterwards [`Reality::touched`] must be called.
     pub fn plant_mut(&mut self, host: HostId) -> Option<&mut Plant> {
         self.plants.get_mut(&host)

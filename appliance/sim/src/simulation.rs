@@ -26,6 +26,7 @@ use healing::policy::{self, Policy};
 use healing::rules::{Rule, Rules};
 use healing::time::{Elapsed, Millis, Now, SECOND};
 use healing::world::World;
+use healing::world::incident::Phase;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -81,6 +82,8 @@ enum Happening {
     Inject(Box<(Fault, Option<HostId>)>),
     Ends(u64),
     Act(Box<Act>),
+    /// An installer repeats a report that was not acknowledged.
+    Retell(HostId, News),
     StoreProbe(usize),
 }
 
@@ -428,6 +431,7 @@ impl<R: Rules> Simulation<R> {
             Happening::Ends(number) => self.end_fault(number),
             Happening::Act(act) => self.act(*act),
             Happening::StoreProbe(app) => self.probe_store(app),
+            Happening::Retell(host, news) => self.retell(host, news),
         }
     }
 
@@ -591,7 +595,23 @@ impl<R: Rules> Simulation<R> {
         }
     }
 
+    /// An installer repeats its last word until it is acknowledged, which happens after the commit.
+    fn retell(&mut self, host: HostId, news: News) {
+        let News::Install(job, _) = news else { return };
+        let awaited =
+            self.world().incident_of(host).is_some_and(|i| i.job == Some(job) && i.phase == Phase::Installing);
+        let speaks = self.reality.machine_installs(host, job);
+        if awaited && speaks {
+            self.machine_news(host, news);
+        }
+    }
+
     fn machine_news(&mut self, host: HostId, news: News) {
+        if let News::Install(_, report) = news
+            && report != healing::event::InstallReport::Progress
+        {
+            self.push(self.reality.at + 15 * SECOND, Happening::Retell(host, news));
+        }
         for app in 0..self.appliances.len() {
             if !self.appliances[app].acts() || !self.reality.path_to(host) {
                 continue;

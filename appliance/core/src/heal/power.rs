@@ -14,7 +14,7 @@ use crate::id::MachineId;
 use crate::observe::bmc_silent_since;
 use crate::rules::Rules;
 use crate::scope_watch::raise_alarm;
-use crate::signal::{OffCause, Power, Source};
+use crate::signal::{BootStage, OffCause, Power, Seen, Source};
 use crate::time::{Elapsed, MINUTE, SECOND};
 use crate::world::host::{Link, remember};
 use crate::world::incident::{End, Phase, ProofRecord, Rung};
@@ -147,7 +147,8 @@ fn order_off<R: Rules>(case: &mut Case<'_, R>, found_off: bool) {
     incident.timings.off_ordered.get_or_insert(now);
     let id = incident.id;
     let host = case.host.id;
-    case.host.held_off = Some(id);
+    // A host found off is not held by us: nobody but its own plan, or a person, switches it on (rule 31).
+    case.host.held_off = if found_off { case.host.held_off.filter(|held| *held == id) } else { Some(id) };
     if first {
         // Power steps inside a permitted reimage or replacement belong to its permit.
         if rung == Rung::Reimage {
@@ -554,7 +555,6 @@ pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
             incident.fence.found_off = true;
             incident.fence.off_at = readings.first().map(|r| r.at);
         }
-        case.host.held_off = case.incident.as_ref().map(|i| i.id);
         match try_prove(case, readings) {
             Ok(proof) => return proven(case, proof),
             Err(NotProven::WrongMachine) => return wrong_machine(case, readings.iter().find_map(|r| r.identity)),
@@ -706,7 +706,12 @@ pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
     if ordered {
         // Ordered before we were interrupted: what became of it is seen by looking, and it counts once.
         let new_boot = case.host.assessment.node.map(|n| n.boot) != case.incident.as_ref().and_then(|i| i.boot_before);
-        if case.host.ready() && new_boot {
+        // A silence since then, a boot stage or a new boot: the reboot is under way or done, and is not ordered twice.
+        let evidence = &case.view.evidence;
+        let went = evidence.slot(Source::Icmp).runs().any(|run| run.seen == Seen::Miss && run.count >= 3);
+        let booting =
+            matches!(case.host.assessment.stage, BootStage::Post | BootStage::OsStarting | BootStage::ShuttingDown);
+        if went || booting || (case.host.assessment.node.is_some() && new_boot) {
             case.go(Phase::AwaitingReady);
             return;
         }

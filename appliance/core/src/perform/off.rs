@@ -11,6 +11,8 @@ use crate::time::{Elapsed, Millis, Now, SECOND};
 const SPAN_MS: Millis = 5 * SECOND;
 /// Between the Off reads within that span.
 const READ_GAP_MS: Millis = 2_500;
+/// A boot stage read longer ago than this says nothing about now.
+const STAGE_AGE_MS: Millis = 5 * SECOND;
 /// Reading for a proof without a command gives up on a silent BMC after this.
 const READ_ONLY_MS: Millis = 20 * SECOND;
 
@@ -51,7 +53,7 @@ pub(super) struct Off {
     sent: Option<Elapsed>,
     last_send: Option<Elapsed>,
     first_off: Option<Elapsed>,
-    staged: bool,
+    staged: Option<Elapsed>,
 }
 
 impl Off {
@@ -64,7 +66,7 @@ impl Off {
             sent: None,
             last_send: None,
             first_off: None,
-            staged: false,
+            staged: None,
         }
     }
 }
@@ -92,10 +94,10 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let asked = std::mem::replace(&mut off.asked, Asked::Pause);
     match (asked, observation) {
         (Asked::Stage, Observation::Reply(reply)) => {
-            off.staged = true;
+            off.staged = Some(now.elapsed);
             let busy = matches!(reply, Reply::Stage(BootStage::FirmwareTask | BootStage::ShuttingDown));
             if busy && enforces_33 {
-                return failed(Failure::FirmwareTask, &off.readings, false);
+                return failed(Failure::FirmwareTask, &off.readings, sent);
             }
         }
         (Asked::Outlets, Observation::Reply(reply)) => {
@@ -139,6 +141,11 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                     return failed(Failure::BmcSilent, &off.readings, sent);
                 }
                 let again = off.last_send.is_none_or(|at| now.elapsed.since(at) >= RESEND_MS);
+                if again && off.sends < SENDS_MAX && off.staged.is_none_or(|at| now.elapsed.since(at) > STAGE_AGE_MS) {
+                    // A firmware task may have begun since the last order: asked before each one (rule 33).
+                    off.asked = Asked::Stage;
+                    return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
+                }
                 if again && off.sends < SENDS_MAX && wait_to_write.is_none() {
                     return send(run, now);
                 }
@@ -162,7 +169,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
         }
         _ => {}
     }
-    if off.way == Way::Command && !off.staged {
+    if off.way == Way::Command && off.staged.is_none() {
         off.asked = Asked::Stage;
         return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
     }
