@@ -1,6 +1,7 @@
 //! Commands: what a decision orders. An [`Intent`] is what the journal keeps; a [`Command`] is the intent together with
 //! the proof that it needs, and only such a pair reaches an executor.
 
+use crate::assess::NetworkState;
 use crate::budget::Permit;
 use crate::explain::Explanation;
 use crate::fence::{ProvenOff, Reading};
@@ -131,6 +132,8 @@ pub struct Target {
     pub linked: bool,
     /// Its present Off was found, not ordered: proofs take the longer gap (rule 31).
     pub found_off: bool,
+    /// Its network state when the step was ordered: whoever answers more than that right before the command lives.
+    pub network: NetworkState,
     /// Its outlets are off by us: they are the witness of its Off, and are switched on before its power.
     pub outlets_off: bool,
     /// The boot that the Node ran when it fell ill.
@@ -262,6 +265,8 @@ pub enum Failure {
     CanaryFailed,
     /// Power came back during a release (rule 29).
     CameBack,
+    /// The target, silent until now, answered right before the command: nothing was sent (rule 1).
+    Answered,
     /// Cancelled by pause, before anything non-idempotent was sent.
     Cancelled,
     /// The step has no warrant or an input that cannot be.

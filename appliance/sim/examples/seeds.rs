@@ -31,6 +31,9 @@ fn main() {
         decisions += stats.decisions;
         calls += stats.calls;
         healthy += stats.healthy_power_cycled;
+        for (at, host) in &stats.healthy_cycled_at {
+            println!("seed {seed} HEALTHY at {at} host {}", host.0);
+        }
         for incident in &stats.incidents {
             *ends.entry(format!("{:?}", incident.end)).or_insert(0) += 1;
             *by_cure

@@ -33,7 +33,8 @@ impl<R: Rules> Simulation<R> {
         match sent.call {
             Call::Bmc(..) => self.reality.chance.between(5, 40),
             Call::Cluster(_) => self.reality.chance.between(3, 25),
-            Call::Probe => 1,
+            // Three echoes, 300 ms apart: the last one is the one that counts.
+            Call::Probe => 600,
             Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets => self.reality.chance.between(50, 400),
             Call::RestartComponent(_) | Call::OpenTicket(_) | Call::CloseTicket(_) => 5,
         }
@@ -141,7 +142,7 @@ impl Reality {
         let answers = self.plants.get(&host).map(|p| p.machine.answers()).filter(|_| path && !lost);
         let icmp = answers.is_some_and(|a| a.icmp);
         let tcp = answers.is_some_and(|a| a.kubelet_port.is_some());
-        (self.at + if icmp && tcp { 20 } else { 900 }, Reply::Probed { icmp, tcp })
+        (self.at + if icmp && tcp { 1 } else { 300 }, Reply::Probed { icmp, tcp })
     }
 
     fn call_outlets_off(&mut self, host: HostId) -> (WorldTime, Reply) {

@@ -980,7 +980,7 @@ impl<R: Rules> Simulation<R> {
         let now = self.appliances[sent.appliance].now(at);
         let truth_before = self.called_before(&sent);
         let (arrives, reply) = self.take_effect(&sent);
-        self.ledger.called(&sent, truth_before.was_healthy);
+        self.ledger.called(at, &sent, truth_before.actual, truth_before.was_healthy);
         if self.transcript.is_some() {
             let words = format!("{}: {}", transcript::call(&sent.call), transcript::reply(Some(&reply)));
             let target = match sent.call {

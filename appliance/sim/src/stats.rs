@@ -68,6 +68,8 @@ pub struct Stats {
     pub rungs: BTreeMap<Rung, u64>,
     /// Power or reboot commands that reached a host which was healthy just before, from the truth.
     pub healthy_power_cycled: u64,
+    /// When and which.
+    pub healthy_cycled_at: Vec<(WorldTime, HostId)>,
     /// Hosts power-cycled, in any state.
     pub power_offs: u64,
     /// Decisions.

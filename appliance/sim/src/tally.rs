@@ -99,12 +99,15 @@ impl Ledger {
     }
 
     /// A call took effect.
-    pub fn called(&mut self, sent: &Sent, was_healthy: bool) {
+    pub fn called(&mut self, at: WorldTime, sent: &Sent, actual: Option<HostId>, was_healthy: bool) {
         self.stats.calls += 1;
         let off = matches!(sent.call, Call::Bmc(_, BmcCall::ForceOff) | Call::OutletsOff);
         // An orderly reboot of a living host is what a soft reboot is; whether it was due is for the checkers.
         self.stats.power_offs += u64::from(off);
-        self.stats.healthy_power_cycled += u64::from(off && was_healthy);
+        if off && was_healthy {
+            self.stats.healthy_power_cycled += 1;
+            self.stats.healthy_cycled_at.extend(actual.map(|host| (at, host)));
+        }
     }
 
     /// Closes the books: open incidents are counted as open.

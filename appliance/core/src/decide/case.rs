@@ -356,6 +356,7 @@ impl<'a, R: Rules> Case<'a, R> {
             machine: self.host.machine,
             linked: self.host.link == Link::Linked,
             found_off: self.incident.as_ref().is_some_and(|i| i.fence.found_off),
+            network: self.host.assessment.network,
             outlets_off: self.incident.as_ref().is_some_and(|i| i.fence.outlets_off),
             boot_before: self.incident.as_ref().and_then(|i| i.boot_before),
             disk: self.host.disk.clone(),

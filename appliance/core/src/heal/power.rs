@@ -678,6 +678,7 @@ pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
 
 /// While an off or a release runs: the target speaks = stop, power on, freeze, page (rule 29).
 pub(super) fn watch_fence<R: Rules>(case: &mut Case<'_, R>) {
+    answers_before_off(case);
     let Some(incident) = &case.incident else { return };
     if incident.phase != Phase::Releasing || !case.enforces(29) {
         return;
@@ -698,6 +699,18 @@ pub(super) fn watch_fence<R: Rules>(case: &mut Case<'_, R>) {
     raise_alarm(case, sentence);
     case.go(Phase::SafeCompletion);
     case.wake_in(SECOND);
+}
+
+/// A host that was silent answers while its off is on the way to its BMC: what is not yet sent is not sent (rule 1).
+fn answers_before_off<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(incident) = case.incident.as_ref().filter(|_| case.enforces(1)) else { return };
+    let Some(running) = incident.running.as_ref() else { return };
+    let off = matches!(running.intent, Intent::ForceOff { found_off: false });
+    let turned = case.before.assessment.network == NetworkState::Silent && case.host.assessment.answers();
+    if off && turned {
+        let step = running.step;
+        case.out.cancels.push(step);
+    }
 }
 
 /// The soft reboot of a living host (rule 1).

@@ -6,6 +6,7 @@ use crate::command::{Failure, Intent, Loudness, StepResult};
 use crate::decide::Case;
 use crate::explain::Explanation;
 use crate::fence::Reading;
+use crate::gate;
 use crate::rules::Rules;
 use crate::time::SECOND;
 use crate::world::host::Link;
@@ -249,9 +250,13 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
             case.go(Phase::Proving);
             case.wake_in(SECOND);
         }
-        Failure::Cancelled => {
+        Failure::Cancelled if gate::paused_here(case).is_err() => {
             back_to_suspicion(case, Explanation::refusal(49, "paused", "a person paused it before the off was sent"))
         }
+        Failure::Answered | Failure::Cancelled => back_to_suspicion(
+            case,
+            Explanation::refusal(1, "answered", "it answered right before the off: nothing was sent, it is watched anew"),
+        ),
         Failure::FirmwareTask => {
             back_to_suspicion(
                 case,

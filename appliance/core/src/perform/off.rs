@@ -1,6 +1,7 @@
 //! Force off, the take-over of a found Off, and reading Off again for a proof.
 
 use super::{POLL_MS, RESEND_MS, SENDS_MAX, State, StepRun, failed, keep, right_machine};
+use crate::assess::NetworkState;
 use crate::command::{BmcCall, Call, Failure, NextCall, Observation, Reply, StepResult};
 use crate::fence::Reading;
 use crate::rules::Rules;
@@ -38,6 +39,7 @@ enum Asked {
     Nothing,
     Stage,
     Outlets,
+    Probe,
     Power,
     Off,
     Pause,
@@ -78,6 +80,9 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let limit =
         if matches!(&run.state, State::Off(off) if off.way == Way::ReadOnly) { READ_ONLY_MS } else { target.effect_ms };
     let found_off_gap = target.found_off_gap_ms;
+    let silence = target.network;
+    let expects_silence = matches!(silence, NetworkState::Silent | NetworkState::KernelOnly);
+    let enforces_1 = run.enforces(1);
     let slow_gap = target.found_off;
     let outlets = target.outlets_off;
     let (enforces_29, enforces_30, enforces_33, enforces_31) =
@@ -110,6 +115,17 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                 return failed(Failure::ForeignChange, &off.readings, false);
             }
             return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
+        }
+        (Asked::Probe, Observation::Reply(reply)) => {
+            let answers = match (reply, silence) {
+                (Reply::Probed { icmp, tcp }, NetworkState::Silent) => *icmp || *tcp,
+                (Reply::Probed { tcp, .. }, _) => *tcp,
+                _ => true,
+            };
+            if answers {
+                return failed(Failure::Answered, &off.readings, false);
+            }
+            return send(run, now);
         }
         (Asked::Off, Observation::Reply(Reply::Ok)) if !believes_reading => {
             return NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: off.sent });
@@ -147,6 +163,11 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                     return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
                 }
                 if again && off.sends < SENDS_MAX && wait_to_write.is_none() {
+                    if expects_silence && enforces_1 && !sent {
+                        // The reads above took a second or two, in which a silence may have ended by itself.
+                        off.asked = Asked::Probe;
+                        return NextCall::Call(Call::Probe);
+                    }
                     return send(run, now);
                 }
             }
