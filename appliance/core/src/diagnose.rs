@@ -4,13 +4,16 @@ use crate::assess::{BmcState, LeaseState, NetworkState, Probe};
 use crate::decide::Case;
 use crate::observe::bmc_silent_since;
 use crate::rules::Rules;
-use crate::signal::{Component, ComponentCause, HardwareFault, Power, Source};
+use crate::signal::{Component, ComponentCause, HardwareFault, Power, Seen, Source};
 use crate::time::{Elapsed, MINUTE, Millis, SECOND};
 use crate::world::host::within;
 use crate::world::incident::{BootFailure, Diagnosis, Phase};
 
 /// A request to boot counts for this long.
 const BOOT_REQUEST_MS: Millis = 10 * MINUTE;
+
+/// A host that has just come back was asked for its API server and etcd member again within this.
+const COMPONENT_PROBE_MS: Millis = MINUTE;
 
 /// The agent pushes this often: a report up to that long after the first miss may have been on its way.
 const AGENT_PERIOD_MS: Millis = 2 * SECOND;
@@ -151,6 +154,7 @@ fn flapping_or<R: Rules>(case: &Case<'_, R>, otherwise: Diagnosis) -> Diagnosis 
 
 fn living_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     let seen = case.host.assessment;
+    let evidence = &case.view.evidence;
     if let Some(agent) = seen.agent {
         if agent.disk_broken {
             return Some(Diagnosis::DiskOrOsBroken);
@@ -162,10 +166,17 @@ fn living_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     if seen.kubelet_hung {
         return Some(Diagnosis::ComponentFailed(Component::Kubelet, ComponentCause::Hung));
     }
-    if seen.api_server == Probe::Failing {
+    // Misses from before it answered again tell of the silence, not of the component.
+    let answers_for = case.since(seen.network_since);
+    let own = |source: Source| {
+        evidence.slot(source).latest().is_some_and(|run| {
+            run.seen == Seen::Refused || run.first > seen.network_since || answers_for > COMPONENT_PROBE_MS
+        })
+    };
+    if seen.api_server == Probe::Failing && own(Source::ApiServer) {
         return Some(Diagnosis::ComponentFailed(Component::ApiServer, ComponentCause::Unknown));
     }
-    if seen.etcd_member == Probe::Failing {
+    if seen.etcd_member == Probe::Failing && own(Source::EtcdMember) {
         return Some(Diagnosis::ComponentFailed(Component::Etcd, ComponentCause::Unknown));
     }
     let watched = case.view.sight.watch_live_since(&case.world.limits, case.now).is_some();

@@ -177,10 +177,14 @@ fn correlated<R: Rules>(case: &mut Case<'_, R>, id: DomainId, fell_silent: bool)
         case.tell(Loudness::Page, Explanation::refusal(5, "domain-outage", sentence));
         return;
     }
-    let close = 1 + others().filter(|s| apart(s.0, own.0) <= limits.pair_window_ms).count() as u64;
-    if fell_silent && known.is_none() && close >= 2 && close * 100 >= watched * limits.pair_percent {
+    let near = || others().filter(|s| apart(s.0, own.0) <= limits.pair_window_ms);
+    let close = 1 + near().count() as u64;
+    // A loss that was taken care of before is another one: hosts that have been silent for long keep its record alive.
+    let began = near().map(|s| s.0).chain([own.0]).min().unwrap_or(own.0);
+    let fresh = known.is_none_or(|c| !c.outage && apart(c.since, began) > limits.pair_window_ms);
+    if fell_silent && fresh && close >= 2 && close * 100 >= watched * limits.pair_percent {
         let sentence = format!("{close} hosts of {} went silent within 60 s: one canary is healed first", domain.name);
-        put(case, id, first, limits.pair_wait_ms, false);
+        put(case, id, began, limits.pair_wait_ms, false);
         case.tell(Loudness::Log, Explanation::refusal(5, "correlated", sentence));
     }
 }

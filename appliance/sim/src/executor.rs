@@ -23,6 +23,8 @@ pub(crate) struct BeforeCall {
     pub(crate) actual: Option<HostId>,
     /// It was healthy.
     pub(crate) was_healthy: bool,
+    /// For how long without a gap.
+    pub(crate) healthy_for_ms: Millis,
     /// Its power.
     pub(crate) was_power: Power,
 }
@@ -48,6 +50,9 @@ impl<R: Rules> Simulation<R> {
         BeforeCall {
             actual,
             was_healthy: actual.is_some_and(|host| self.reality.healthy(host)),
+            healthy_for_ms: actual
+                .and_then(|host| self.reality.well_since.get(&host))
+                .map_or(0, |since| self.reality.at - since),
             was_power: actual.map_or(Power::Unknown, |host| self.reality.power(host)),
         }
     }

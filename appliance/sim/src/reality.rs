@@ -118,6 +118,8 @@ pub struct Reality {
     pub faults: BTreeMap<HostId, Fault>,
     /// When a host's system last stopped answering, for the table of times.
     pub silent_at: BTreeMap<HostId, WorldTime>,
+    /// Since when each host that is healthy is so without a gap.
+    pub well_since: BTreeMap<HostId, WorldTime>,
     /// Hosts that look different since the last time this was emptied.
     pub dirty: BTreeSet<HostId>,
     /// Clusters (and our own sight) that look different.
@@ -148,6 +150,7 @@ impl Reality {
             outlets_off: BTreeSet::new(),
             faults: BTreeMap::new(),
             silent_at: BTreeMap::new(),
+            well_since: BTreeMap::new(),
             dirty: BTreeSet::new(),
             dirty_sight: true,
             agenda: Vec::new(),
@@ -218,6 +221,9 @@ impl Reality {
         let clusters: Vec<ClusterId> = reality.clusters.keys().copied().collect();
         for cluster in clusters {
             reality.refresh_cluster(cluster);
+        }
+        for host in site.hosts.keys() {
+            reality.refresh(*host);
         }
         reality
     }
@@ -293,6 +299,11 @@ impl Reality {
     /// What follows for a host's Node from machine, network and API as they are.
     pub fn refresh(&mut self, host: HostId) {
         self.dirty.insert(host);
+        if self.healthy(host) {
+            self.well_since.entry(host).or_insert(self.at);
+        } else {
+            self.well_since.remove(&host);
+        }
         let writes = self.writes(host);
         let Some(plant) = self.plants.get(&host) else { return };
         let works = plant.kubelet_works() && plant.joined;

@@ -980,7 +980,8 @@ impl<R: Rules> Simulation<R> {
         let now = self.appliances[sent.appliance].now(at);
         let truth_before = self.called_before(&sent);
         let (arrives, reply) = self.take_effect(&sent);
-        self.ledger.called(at, &sent, truth_before.actual, truth_before.was_healthy);
+        let well = truth_before.was_healthy && truth_before.healthy_for_ms >= crate::tally::KNOWABLE_MS;
+        self.ledger.called(at, &sent, truth_before.actual, well);
         if self.transcript.is_some() {
             let words = format!("{}: {}", transcript::call(&sent.call), transcript::reply(Some(&reply)));
             let target = match sent.call {

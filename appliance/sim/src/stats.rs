@@ -66,7 +66,8 @@ pub struct Stats {
     pub diagnoses: BTreeMap<Diagnosis, u64>,
     /// Rungs entered.
     pub rungs: BTreeMap<Rung, u64>,
-    /// Power or reboot commands that reached a host which was healthy just before, from the truth.
+    /// Power or reboot commands that reached a host which was healthy just before, from the truth. *Healthy* = kernel, kubelet
+    /// and the path to the API work, for at least the second that the last probe before a command takes.
     pub healthy_power_cycled: u64,
     /// When and which.
     pub healthy_cycled_at: Vec<(WorldTime, HostId)>,

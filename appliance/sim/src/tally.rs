@@ -15,6 +15,10 @@ use healing::world::host::Role;
 use healing::world::incident::{Diagnosis, Incident, Rung};
 use std::collections::BTreeMap;
 
+/// A host that got well less than this before a command reached it cannot be known to be well by anybody: the last
+/// probe before the command has this deadline.
+pub const KNOWABLE_MS: healing::time::Millis = 1_000;
+
 /// What the ledger keeps of an open incident.
 #[derive(Debug, Clone)]
 struct Open {

@@ -173,14 +173,16 @@ fn living<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             "it lives and is Ready: nothing stronger than a component restart",
         ));
     }
-    let process_dead = case.host.assessment.network == NetworkState::ProcessDead;
     let state_for = case.since(case.host.assessment.network_since);
-    if process_dead && state_for < limits.process_dead_ms {
-        // A host whose kernel has just come up looks the same.
+    if state_for < limits.process_dead_ms {
+        // A host that is just coming up looks the same.
         return Err(Explanation::refusal(
             1,
-            "process-dead",
-            format!("its kernel answers and its kubelet does not, for {} s: that must last ten minutes", state_for / SECOND),
+            "just-answering",
+            format!(
+                "it has answered for {} s only: not Ready must last ten minutes on a living host",
+                state_for / SECOND
+            ),
         ));
     }
     if rung != Rung::SoftReboot && tried_soft(case) {

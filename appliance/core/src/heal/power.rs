@@ -214,6 +214,11 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
         return;
     }
     let found_off = case.incident.as_ref().is_some_and(|i| i.fence.found_off);
+    if case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none()) {
+        // It was put off (pause, observe-only) before it was ordered at all: now it counts.
+        order_off(case, found_off);
+        return;
+    }
     case.order_with_permit(Intent::ForceOff { found_off });
 }
 

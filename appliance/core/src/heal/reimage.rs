@@ -32,6 +32,18 @@ pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
         );
         return;
     }
+    if !gate::versions_allow(case) {
+        // Another host failed on the same version meanwhile (rule 15).
+        next_rung(
+            case,
+            Explanation::refusal(
+                15,
+                "version-stopped",
+                "two hosts failed after the same image, firmware or kubelet version",
+            ),
+        );
+        return;
+    }
     let installs_max = limits.installs_max;
     let broken = !case.enforces(38);
     let Some(incident) = &mut case.incident else { return };

@@ -239,6 +239,9 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
         case.host.held_off = None;
         if let Some(incident) = &mut case.incident {
             incident.fence.off_at = None;
+            if incident.cycles <= 1 {
+                incident.timings.off_ordered = None;
+            }
         }
         let id = case.host.id;
         if case.site().watched_off.iter().any(|w| w.host == id) {
@@ -255,7 +258,11 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
         }
         Failure::Answered | Failure::Cancelled => back_to_suspicion(
             case,
-            Explanation::refusal(1, "answered", "it answered right before the off: nothing was sent, it is watched anew"),
+            Explanation::refusal(
+                1,
+                "answered",
+                "it answered right before the off: nothing was sent, it is watched anew",
+            ),
         ),
         Failure::FirmwareTask => {
             back_to_suspicion(

@@ -19,6 +19,10 @@ pub(super) fn completes<R: Rules>(case: &mut Case<'_, R>) -> bool {
         return false;
     }
     let Err(why) = gate::outside_forbidden(case) else { return false };
+    if incident.fence.found_off && case.host.our_taint.is_none() && case.enforces(31) {
+        // Somebody else switched it off: it is not ours to switch on unasked, and no mark of ours is left on it.
+        return false;
+    }
     if case.site().observe_only == Some(ObserveOnly::Standby) {
         // The other appliance completes it.
         return false;
@@ -66,6 +70,10 @@ pub(super) fn completing<R: Rules>(case: &mut Case<'_, R>) {
     let tries = case.incident.as_ref().map_or(0, |i| i.tries);
     if case.host.our_taint.is_some() && !api_away && tries < 3 {
         case.order(Intent::Withdraw { uncordon: false });
+        return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.fence.found_off) && case.enforces(31) {
+        case.go(Phase::HeldOff);
         return;
     }
     if case.host.held_off.is_some() {

@@ -108,7 +108,9 @@ impl Checker for Planes {
         let Call::Cluster(ClusterCall::RemoveEtcdMember(id)) = called.call else { return Vec::new() };
         let mut found = Vec::new();
         let Some(cluster) = called.world.hosts.get(&called.target).and_then(|h| h.cluster) else { return found };
-        if truth.power(called.target) != Power::Off {
+        // A linked BMC that says Off twice while every witness is silent is believed (fault model of *proven off*).
+        let lied_to = truth.fault(called.target) == Some(crate::fault::Fault::BmcSaysOff);
+        if truth.power(called.target) != Power::Off && !lied_to {
             found.push(breach(
                 20,
                 called.at,
