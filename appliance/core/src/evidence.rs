@@ -157,7 +157,11 @@ pub fn next_by_time(evidence: &Evidence, limits: &Limits, now: Now) -> Option<El
         .into_iter()
         .map(|age| renewed.plus(age + 1))
         .find(|&at| at > now.elapsed);
-    let agent = evidence.slot(Source::Agent).latest().map(|run| run.last.plus(AGENT_AGE_MS + 1));
+    let agent = match evidence.slot(Source::Agent).latest() {
+        Some(run) => Some(run.last),
+        None => evidence.assessment.agent.map(|_| evidence.void_before),
+    };
+    let agent = agent.map(|last| last.plus(AGENT_AGE_MS + 1));
     lease.into_iter().chain(agent.filter(|&at| at > now.elapsed)).min()
 }
 
@@ -188,7 +192,7 @@ fn assess(evidence: &Evidence, limits: &Limits, now: Now) -> Assessment {
             Some(Seen::Health(fault)) => fault,
             _ => before.hardware,
         },
-        agent: agent(evidence, now),
+        agent: agent(evidence, before, now),
         kubelet_hung: evidence
             .slot(Source::KubeletHealth)
             .while_seen(Seen::Miss)
@@ -276,8 +280,11 @@ fn out_of_band(
     }
 }
 
-fn agent(evidence: &Evidence, now: Now) -> Option<AgentReport> {
-    let run = evidence.slot(Source::Agent).latest()?;
+fn agent(evidence: &Evidence, before: &Assessment, now: Now) -> Option<AgentReport> {
+    let Some(run) = evidence.slot(Source::Agent).latest() else {
+        // Voided evidence keeps the last word, for as long as a report is good.
+        return before.agent.filter(|_| now.elapsed.since(evidence.void_before) <= AGENT_AGE_MS);
+    };
     match run.seen {
         Seen::Report(report) if now.elapsed.since(run.last) <= AGENT_AGE_MS => Some(report),
         _ => None,

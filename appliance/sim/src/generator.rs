@@ -89,7 +89,7 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::AppliancePartition, 8),
     (Kind::Management, 8),
     (Kind::Api, 25),
-    (Kind::VipDead, 8),
+    (Kind::VipDead, 12),
     (Kind::LeaseStorm, 8),
     (Kind::Sticky, 10),
     (Kind::People, 25),

@@ -346,11 +346,9 @@ impl Watched {
             }
         }
         self.lease_look(limits, now, &mut at);
-        if self.outlook.of(Source::Agent).is_none()
-            && assessment.agent.is_some()
-            && let Some(run) = self.evidence.slot(Source::Agent).latest()
-        {
-            at(run.last.plus(15 * SECOND + 1));
+        if self.outlook.of(Source::Agent).is_none() && assessment.agent.is_some() {
+            let last = self.evidence.slot(Source::Agent).latest().map_or(self.evidence.void_before, |run| run.last);
+            at(last.plus(15 * SECOND + 1));
         }
         soonest
     }

@@ -118,6 +118,8 @@ pub struct Reality {
     pub faults: BTreeMap<HostId, Fault>,
     /// When a host's system last stopped answering, for the table of times.
     pub silent_at: BTreeMap<HostId, WorldTime>,
+    /// Since when each machine that is on is so.
+    pub on_since: BTreeMap<HostId, WorldTime>,
     /// Since when each host that is healthy is so without a gap.
     pub well_since: BTreeMap<HostId, WorldTime>,
     /// Hosts that look different since the last time this was emptied.
@@ -150,6 +152,7 @@ impl Reality {
             outlets_off: BTreeSet::new(),
             faults: BTreeMap::new(),
             silent_at: BTreeMap::new(),
+            on_since: BTreeMap::new(),
             well_since: BTreeMap::new(),
             dirty: BTreeSet::new(),
             dirty_sight: true,
@@ -280,6 +283,11 @@ impl Reality {
 
     /// A machine changed: everything that follows from it is made to follow.
     pub fn touched(&mut self, host: HostId) {
+        if self.plants.get(&host).is_some_and(Plant::is_on) {
+            self.on_since.entry(host).or_insert(self.at);
+        } else {
+            self.on_since.remove(&host);
+        }
         if let Some(at) = self.plants.get(&host).and_then(Plant::next) {
             self.agenda.push((at.max(self.at + 1), Task::Machine(host)));
         }
@@ -787,6 +795,10 @@ impl GroundTruth for Reality {
 
     fn power(&self, host: HostId) -> Power {
         self.plants.get(&host).map_or(Power::Unknown, Plant::power)
+    }
+
+    fn on_since(&self, host: HostId) -> Option<WorldTime> {
+        self.on_since.get(&host).copied()
     }
 
     fn identity(&self, host: HostId) -> MachineId {

@@ -1042,6 +1042,19 @@ impl<R: Rules> Simulation<R> {
         if appliance.up && !takes_over {
             return;
         }
+        let id = appliance.id;
+        let taken = self.reality.lease.is_some_and(|(holder, until)| holder != id && at < until + TAKEOVER_MS);
+        if taken && !takes_over {
+            // The other one owns the site: it stands by.
+            appliance.up = true;
+            appliance.standby = true;
+            appliance.life += 1;
+            self.push(at + 10 * SECOND, Happening::StandBy(app));
+            return;
+        }
+        self.open_store(app);
+        self.store.told = false;
+        let appliance = &mut self.appliances[app];
         appliance.up = true;
         appliance.standby = false;
         appliance.stopped_until = None;
@@ -1109,6 +1122,7 @@ impl<R: Rules> Simulation<R> {
         let at = self.reality.at;
         let Some(since) = self.appliances[app].stopped_until.filter(|until| *until <= at) else { return };
         self.appliances[app].stopped_until = None;
+        self.interrupted(app, Interruption::Stopped(0));
         self.void_evidence(app, since);
     }
 
@@ -1205,14 +1219,16 @@ impl<R: Rules> Simulation<R> {
             self.push(at + 10 * SECOND, Happening::StandBy(app));
             return;
         }
-        // It opens the store: what the other committed is its world.
-        let other =
-            self.appliances.iter().find(|a| a.epoch == self.store.epoch).map(|a| (a.world.clone(), a.committed));
-        if let Some((world, committed)) = other {
-            self.appliances[app].world = world;
-            self.appliances[app].committed = committed;
-        }
         self.start(app, true);
+    }
+
+    /// What was committed last, by whichever appliance, is the world of the one that opens the store.
+    fn open_store(&mut self, app: usize) {
+        let last = self.appliances.iter().position(|a| a.epoch == self.store.epoch).filter(|last| *last != app);
+        if let Some(last) = last {
+            self.appliances[app].world = self.appliances[last].world.clone();
+            self.appliances[app].committed = self.appliances[last].committed;
+        }
     }
 
     fn interrupted(&mut self, app: usize, how: Interruption) {

@@ -198,6 +198,8 @@ pub trait GroundTruth {
     fn healthy(&self, host: HostId) -> bool;
     /// The power of the machine.
     fn power(&self, host: HostId) -> Power;
+    /// When the machine was last switched on, if it is on.
+    fn on_since(&self, host: HostId) -> Option<WorldTime>;
     /// The identity burnt into the machine.
     fn identity(&self, host: HostId) -> MachineId;
     /// The machine that the BMC address in our record of `host` reaches.

@@ -129,6 +129,13 @@ fn network_plane<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
     };
     match case.host.assessment.network {
         NetworkState::Silent => {
+            if case.enforces(2) && lived_on(case) {
+                return Err(Explanation::refusal(
+                    2,
+                    "path-lost",
+                    "it renewed its Lease while it was silent to us: it is our path that is lost, the cluster plane alone does not suffice",
+                ));
+            }
             let enough = evidence.silence().is_some_and(|(count, _)| u64::from(count) >= needed(case));
             let current = [Source::Icmp, Source::KubeletPort, Source::SecondPort].into_iter().all(fresh);
             if enough && (current || !case.enforces(1)) {
@@ -155,6 +162,14 @@ fn network_plane<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
         NetworkState::ProcessDead | NetworkState::Alive => living(case, rung),
         NetworkState::Unknown => Err(Explanation::refusal(1, "no-samples", "the network plane knows nothing yet")),
     }
+}
+
+/// It renewed its Lease well after it fell silent: silence tells nothing about this host until it has answered again.
+fn lived_on<R: Rules>(case: &Case<'_, R>) -> bool {
+    let evidence = &case.view.evidence;
+    let silent_since = evidence.silence().map(|(_, since)| since);
+    let renewed = evidence.last_renewal();
+    renewed.zip(silent_since).is_some_and(|(at, since)| at > since.plus(case.world.limits.silent_ms))
 }
 
 /// A living host: a soft reboot after ten minutes of NotReady, force-off only after that reboot's own deadline.

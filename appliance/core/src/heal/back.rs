@@ -22,6 +22,21 @@ fn returned<R: Rules>(case: &Case<'_, R>) -> bool {
     case.host.ready() && case.host.assessment.answers() && new_boot
 }
 
+/// A taint that could not be removed before power-on, because the API was away, goes as soon as the API answers
+/// (rule 26). Returns whether that was ordered.
+pub(super) fn untaints<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
+    let on_the_way_back = matches!(phase, Phase::AwaitingReady | Phase::Soaking | Phase::Canary | Phase::Returning);
+    let tainted = case.host.our_taint.is_some() && case.enforces(26);
+    if !on_the_way_back || !tainted || case.view.sight.api_unreachable(&case.world.limits, case.now) {
+        return false;
+    }
+    if gate::outside_forbidden(case).is_err() || case.incident.as_ref().is_some_and(|i| i.tries > 20) {
+        return false;
+    }
+    case.order(Intent::Withdraw { uncordon: false });
+    true
+}
+
 /// The boot is watched until Ready or until its budget is over (rule 9).
 pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
     let limits = &case.world.limits;
@@ -37,6 +52,8 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
             // A permit lasts until Ready (rule 11).
             incident.reservation = None;
         }
+        // Ready is on, whoever switched it on.
+        case.host.held_off = None;
         case.note("ready", format!("{}: Ready again", case.host.name));
         case.go(Phase::Soaking);
         return;

@@ -67,6 +67,9 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
     if safe::completes(case) {
         return;
     }
+    if back::untaints(case, phase) {
+        return;
+    }
     match phase {
         Phase::Suspected => begin::suspected(case),
         Phase::Restarting => begin::restarting(case),

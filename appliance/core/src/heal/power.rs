@@ -408,6 +408,10 @@ pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<Machi
 
 /// The BMC gives nothing: a second proof if there is one, else unfenced (rule 27).
 pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
+    let untouched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none());
+    if untouched && case.host.outlets && refused(case, Moment::BeforePower) {
+        return;
+    }
     if case.host.outlets && case.incident.as_ref().is_none_or(|i| i.fence.failed_proofs <= 2) {
         let now = case.now.elapsed;
         // The first power step of a permit is what counts; the outlets after a force-off belong to the same one.

@@ -155,6 +155,9 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             Some(Phase::Unfenced) => power::reread(case, readings),
             _ => power::readings(case, readings, None),
         },
+        Intent::OutletsOff if matches!(why, Failure::Answered | Failure::Cancelled) && !sent => {
+            off_failed(case, Failure::Answered, readings, false);
+        }
         Intent::OutletsOff => power::no_proof(case, "its outlets could not be switched off and read"),
         Intent::Release { keep_taint } => release_failed(case, why, keep_taint),
         Intent::PowerOn { .. } => {

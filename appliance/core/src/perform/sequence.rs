@@ -1,6 +1,7 @@
 //! Steps that are a short row of calls, each of which may be repeated or is found already done.
 
 use super::{POLL_MS, State, StepRun, failed, keep, right_machine};
+use crate::assess::NetworkState;
 use crate::command::{BmcCall, Call, ClusterCall, Failure, Intent, NextCall, Observation, Reply, StepResult};
 use crate::fence::Reading;
 use crate::rules::Rules;
@@ -36,7 +37,8 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
             Call::Bmc(host, BmcCall::ReadPower),
             Call::Bmc(host, BmcCall::GracefulRestart),
         ],
-        Intent::OutletsOff => vec![Call::OutletsOff, Call::ReadOutlets],
+        // The last look is some seconds old by now: whoever answers again is not cut.
+        Intent::OutletsOff => vec![Call::Probe, Call::OutletsOff, Call::ReadOutlets],
         Intent::ArmBoot(_) if !run.enforces(40) => cluster(&[K::MintCredential]),
         Intent::ArmBoot(job) => vec![
             // Identity and power first: a ticket for a running host would be of no use, for another one of harm.
@@ -182,6 +184,15 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
         Call::Cluster(ClusterCall::ReadCanary) => match reply {
             Reply::Flag(true) => Then::Next,
             _ => Then::Again(POLL_MS),
+        },
+        Call::Probe => match (reply, run.target().network) {
+            (Reply::Probed { icmp, tcp }, NetworkState::Silent) if run.enforces(1) && (*icmp || *tcp) => {
+                Then::Fail(Failure::Answered)
+            }
+            (Reply::Probed { tcp: true, .. }, NetworkState::KernelOnly) if run.enforces(1) => {
+                Then::Fail(Failure::Answered)
+            }
+            _ => Then::Next,
         },
         Call::ReadOutlets => match reply {
             Reply::Flag(true) => {

@@ -120,7 +120,9 @@ impl Checker for Fencing {
             // Fault model: a linked BMC that says Off twice while every witness is silent is believed.
             let believed = self.liars.contains(&target) || self.confirmed.contains(&called.incident);
             let gone = truth.node(target).is_none();
-            if harms && truth.power(target) != Power::Off && !believed && !gone {
+            // Power is read right before each effect; a hand on the machine may be faster than that.
+            let just_on = truth.on_since(target).is_some_and(|at| at > 0 && called.at < at + 2_000);
+            if harms && truth.power(target) != Power::Off && !believed && !gone && !just_on {
                 say(23, "workloads are released while the host is not off");
             }
             if harms && believed && truth.healthy(target) {

@@ -51,6 +51,8 @@ impl Checker for People {
             Event::Started { lease_until, .. } => {
                 self.started = Some(now);
                 self.lease_until = Some(*lease_until);
+                // A process that opens the store finds out for itself.
+                self.store_failed = false;
             }
             Event::Lease { until, .. } => self.lease_until = Some(*until),
             Event::Stalled { .. } => self.stalled = Some(now),
