@@ -110,8 +110,8 @@ fn word<T: std::fmt::Debug>(value: &T) -> String {
 /// Rules whose wait is a budget or a brake, not a failure to heal: where one of these held an incident up, it was not
 /// free to be healed in time.
 const HELD_UP: &[u8] = &[
-    4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 25, 27, 28, 29, 31, 45, 46, 47, 48, 49, 50, 51, 52, 58,
-    59,
+    4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 25, 27, 28, 29, 31, 33, 45, 46, 47, 48, 49, 50, 51, 52,
+    58, 59,
 ];
 
 impl Report {

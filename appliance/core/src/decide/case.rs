@@ -235,7 +235,7 @@ impl<'a, R: Rules> Case<'a, R> {
             incident.phase = phase;
             incident.phase_since = now;
             incident.running = None;
-            incident.wait = None;
+            settle_wait(incident, now);
         }
     }
 
@@ -246,9 +246,10 @@ impl<'a, R: Rules> Case<'a, R> {
         if let Some(incident) = &mut self.incident {
             match &mut incident.wait {
                 Some(wait) if wait.why.code == why.code && wait.why.rule == why.rule => wait.why = why,
-                other => {
+                _ => {
                     fresh = Some(why.clone());
-                    *other = Some(Wait { why, since: now, paged_at: None });
+                    settle_wait(incident, now);
+                    incident.wait = Some(Wait { why, since: now, paged_at: None });
                 }
             }
         }
@@ -268,15 +269,8 @@ impl<'a, R: Rules> Case<'a, R> {
     /// No longer waits.
     pub fn stop_waiting(&mut self) {
         let now = self.now.elapsed;
-        if let Some(incident) = &mut self.incident
-            && let Some(wait) = incident.wait.take()
-            && let Some(rule) = wait.why.rule
-        {
-            let span = now.since(wait.since);
-            match incident.blocked_ms.iter_mut().find(|(r, _)| *r == rule) {
-                Some((_, total)) => *total += span,
-                None => incident.blocked_ms.push((rule, span)),
-            }
+        if let Some(incident) = &mut self.incident {
+            settle_wait(incident, now);
         }
     }
 
@@ -424,5 +418,16 @@ impl<'a, R: Rules> Case<'a, R> {
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.host.cluster
+    }
+}
+
+/// Ends a wait and adds its time to the rule that it waited for.
+fn settle_wait(incident: &mut Incident, now: Elapsed) {
+    let Some(wait) = incident.wait.take() else { return };
+    let Some(rule) = wait.why.rule else { return };
+    let span = now.since(wait.since);
+    match incident.blocked_ms.iter_mut().find(|(r, _)| *r == rule) {
+        Some((_, total)) => *total += span,
+        None => incident.blocked_ms.push((rule, span)),
     }
 }
