@@ -104,10 +104,9 @@ fn own_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
     if nothing_to_boot(case) {
         return Some(Diagnosis::BootFailed(BootFailure::NoLocalBoot));
     }
-    if !host.ready() || silent {
-        if host.history.rebooting_until.is_some_and(|until| case.now.elapsed < until) {
-            return Some(Diagnosis::Rebooting);
-        }
+    let rebooting = host.history.rebooting_until.is_some_and(|until| case.now.elapsed < until);
+    if rebooting && (!host.ready() || silent) {
+        return Some(Diagnosis::Rebooting);
     }
     match seen.network {
         NetworkState::Silent => Some(silent_illness(case)),

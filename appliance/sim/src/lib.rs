@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod crash_points;
 pub mod fault;
 pub mod generator;
+pub mod incidents;
 pub mod network;
 pub mod operator;
 pub mod plant;

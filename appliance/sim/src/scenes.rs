@@ -24,13 +24,13 @@ pub struct Scene {
     pub rule: u8,
     /// How long it plays.
     pub hours: u64,
-    set: fn(&mut Site),
-    play: fn(&mut dyn Stage),
-    planes: u32,
-    workers: u32,
-    spares: u32,
-    person: bool,
-    standby: bool,
+    pub(crate) set: fn(&mut Site),
+    pub(crate) play: fn(&mut dyn Stage),
+    pub(crate) planes: u32,
+    pub(crate) workers: u32,
+    pub(crate) spares: u32,
+    pub(crate) person: bool,
+    pub(crate) standby: bool,
 }
 
 /// What a scene may do to its simulation, whatever rules it runs under.
@@ -60,8 +60,8 @@ impl<R: Rules> Stage for Simulation<R> {
     }
 }
 
-const BEGIN: u64 = 10 * MINUTE;
-const ONE: ClusterId = ClusterId(1);
+pub(crate) const BEGIN: u64 = 10 * MINUTE;
+pub(crate) const ONE: ClusterId = ClusterId(1);
 
 impl Scene {
     /// Builds it, checked, not yet run.
@@ -84,7 +84,7 @@ impl Scene {
     }
 }
 
-const PLAIN: Scene = Scene {
+pub(crate) const PLAIN: Scene = Scene {
     name: "",
     rule: 0,
     hours: 2,
