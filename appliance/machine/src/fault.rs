@@ -1,7 +1,8 @@
-//! What can go wrong with a host and its BMC. Each host fault knows what cures it.
+//! What can go wrong with a host, and what cures it.
 
 use crate::Millis;
-use crate::host::OffCause;
+use crate::install::InstallTrouble;
+use crate::power::OffCause;
 use serde::{Deserialize, Serialize};
 
 /// A Kubernetes component on the host.
@@ -25,6 +26,27 @@ pub enum Component {
     ControllerManager,
 }
 
+/// The weakest thing that brings a machine back, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Cure {
+    /// Nothing ails it.
+    Nothing,
+    /// It comes back by itself.
+    Time,
+    /// A restart of the component.
+    ComponentRestart,
+    /// It is off and only has to be switched on.
+    PowerOn,
+    /// A reboot through the operating system.
+    Reboot,
+    /// Off and on.
+    PowerCycle,
+    /// A new image.
+    Reimage,
+    /// Hands at the machine.
+    Hands,
+}
+
 /// How a component fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Failing {
@@ -43,16 +65,26 @@ pub enum Failing {
 }
 
 impl Failing {
+    /// The weakest cure.
+    #[must_use]
+    pub fn cure(self) -> Cure {
+        match self {
+            Failing::Dead | Failing::Hung => Cure::ComponentRestart,
+            Failing::Stubborn => Cure::Reboot,
+            Failing::CertificateExpired | Failing::DiskFull | Failing::BadConfig => Cure::Reimage,
+        }
+    }
+
     /// A restart of the component cures it.
     #[must_use]
     pub fn restart_cures(self) -> bool {
-        matches!(self, Failing::Dead | Failing::Hung)
+        self.cure() <= Cure::ComponentRestart
     }
 
     /// A reboot cures it.
     #[must_use]
     pub fn reboot_cures(self) -> bool {
-        matches!(self, Failing::Dead | Failing::Hung | Failing::Stubborn)
+        self.cure() <= Cure::Reboot
     }
 }
 
@@ -73,13 +105,13 @@ pub enum HardwareKind {
     Other,
 }
 
-/// A fault of the host.
+/// A fault of the host, or something that people do to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
     /// The kernel hangs: nothing answers. Cured by power.
     KernelStuck,
-    /// The kernel panics. With a crash kernel it dumps for so long and restarts by itself; without, it stands. Cured
-    /// by power.
+    /// The kernel panics. With `dump_ms` it dumps for so long (or waits so long: `kernel.panic`) and restarts by
+    /// itself; without, it stands. Cured by power.
     KernelPanic {
         /// Time of the dump.
         dump_ms: Option<Millis>,
@@ -97,6 +129,8 @@ pub enum Fault {
     },
     /// Somebody types `reboot`.
     PlainReboot,
+    /// Somebody types `poweroff`.
+    PlainPoweroff,
     /// The root file system is broken (`kernel_dies`: the kernel goes with it). No boot comes through. Cured by an image.
     OsBroken {
         /// The kernel dies at once.
@@ -106,6 +140,8 @@ pub enum Fault {
     NoLocalBoot,
     /// The disk is dead. Cured by hands.
     DiskDead,
+    /// Hands put an empty disk of another serial in place of the system disk, and the machine restarts. Cured by hands.
+    DiskSwapped,
     /// It restarts itself so long after each boot. Cured by an image.
     BootLoop {
         /// Life of one boot.
@@ -123,43 +159,41 @@ pub enum Fault {
     Hardware(HardwareKind),
     /// A foreign data signature appears on the system disk: the installer refuses.
     ForeignData,
+    /// The next install goes wrong in this way; the one after it does not.
+    Install(InstallTrouble),
     /// Somebody presses the button.
     Button,
+    /// Somebody else switches it through its BMC.
+    PowerByOthers {
+        /// On, else off.
+        on: bool,
+    },
     /// A person repaired everything that hands can repair.
     Repaired,
 }
 
-/// A fault of the BMC.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BmcFault {
-    /// Each reply comes so much later.
-    Slow(Millis),
-    /// It refuses the credential.
-    Refusing,
-    /// No answer until its own power is cut.
-    Dead,
-    /// All its sessions are taken.
-    SessionsFull,
-    /// It restarts, for so long.
-    Resetting(Millis),
-    /// From the next power command on it says Off, whatever is so.
-    SaysOff,
-    /// It says On, whatever is so.
-    SaysOn,
-    /// It hangs on the host's feed and dies with it.
-    Sideband,
-    /// It does not follow one-shot boot.
-    IgnoresBoot,
-    /// It accepts power commands without effect.
-    IgnoresPower,
-    /// A firmware task runs, for so long.
-    FirmwareTask(Millis),
-    /// It answers power from a copy so old.
-    Stale(Millis),
-    /// The next power write takes effect, but its reply is lost.
-    LosesReply,
-    /// It answers 409 to an Off of a machine that is off, and to an On of one that is on.
-    Conflicts,
-    /// All of these are over.
-    Cured,
+impl Fault {
+    /// The weakest thing that brings a healthy machine back after this fault alone.
+    #[must_use]
+    pub fn cure(self) -> Cure {
+        match self {
+            Fault::KernelPanic { dump_ms: Some(_) } | Fault::BenignSilence { .. } | Fault::PlainReboot => Cure::Time,
+            Fault::Component(_, failing) => failing.cure(),
+            Fault::PlainPoweroff | Fault::Button | Fault::PowerByOthers { on: false } => Cure::PowerOn,
+            Fault::NicHung => Cure::Reboot,
+            Fault::KernelStuck | Fault::KernelPanic { dump_ms: None } | Fault::UserspaceDead => Cure::PowerCycle,
+            Fault::OsBroken { .. } | Fault::NoLocalBoot | Fault::BootLoop { .. } | Fault::CertificateExpiring => {
+                Cure::Reimage
+            }
+            Fault::NicDead
+            | Fault::DiskDead
+            | Fault::DiskSwapped
+            | Fault::PowerLost(_)
+            | Fault::Hardware(_)
+            | Fault::ForeignData => Cure::Hands,
+            Fault::PowerReturns | Fault::Install(_) | Fault::PowerByOthers { on: true } | Fault::Repaired => {
+                Cure::Nothing
+            }
+        }
+    }
 }

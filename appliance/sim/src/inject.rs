@@ -489,7 +489,7 @@ pub(crate) fn pull_plug(reality: &mut Reality, host: HostId) {
         // The plug goes back in at once: the supply is there, the machine stays off.
         let now = reality.at;
         if let Some(plant) = reality.plant_mut(host)
-            && !plant.machine.spec().restores_power
+            && plant.machine.spec().ac_restore == machine::AcRestore::StayOff
         {
             plant.machine.inject(now, machine::Fault::PowerReturns);
         }

@@ -8,7 +8,8 @@ use healing::id::{BootId, HostId, JobId, MachineId};
 use healing::signal::{AgentReport, BmcTrouble, BootStage, Component, ComponentCause, HardwareFault, OffCause, Power};
 use healing::time::{MINUTE, Millis};
 use machine::{
-    BmcError, BmcReply, BmcRequest, BootOverride, Failing, HardwareKind, InstallStage, Machine, Spec, StageRead,
+    AcRestore, BmcError, BmcReply, BmcRequest, BootOverride, DiskName, Failing, HardwareKind, InstallStage, Machine,
+    Role, Spec, StageRead,
 };
 
 /// How often a machine that found nothing to boot asks again, and for how many times.
@@ -65,9 +66,9 @@ impl Plant {
         let own = crate::prober::mix(seed, u64::from(host.0), 0x91a7);
         let spec = Spec {
             identity: identity.0,
-            disk_serial: format!("disk-{}", host.0),
-            control_plane,
-            restores_power: own.is_multiple_of(2),
+            system_disk: DiskName { serial: format!("disk-{}", host.0), wwn: u64::from(host.0) },
+            role: if control_plane { Role::ControlPlane } else { Role::Worker },
+            ac_restore: if own.is_multiple_of(2) { AcRestore::LastState } else { AcRestore::StayOff },
             ..Spec::default()
         };
         let running = Machine::new(spec, own);
@@ -183,8 +184,8 @@ impl Plant {
             BmcCall::PowerOn => BmcRequest::PowerOn,
             BmcCall::GracefulRestart => BmcRequest::GracefulRestart,
             BmcCall::ReadStage => BmcRequest::ReadStage,
-            BmcCall::SetNetworkBootOnce => BmcRequest::SetNetworkBootOnce,
-            BmcCall::ReadNetworkBootOnce => BmcRequest::ReadNetworkBootOnce,
+            BmcCall::SetNetworkBootOnce => BmcRequest::SetBootOnce(BootOverride::NetworkOnce),
+            BmcCall::ReadNetworkBootOnce => BmcRequest::ReadBootOnce,
         };
         let outcome = self.machine.bmc_request(now, request);
         let answer = match outcome.result {
@@ -194,7 +195,9 @@ impl Plant {
             Ok(BmcReply::Power(read)) => Answer::Power(power(read.power), off_cause(read.cause)),
             Ok(BmcReply::Stage(read)) => Answer::Stage(stage(read)),
             Ok(BmcReply::Boot(boot)) => Answer::Flag(boot == BootOverride::NetworkOnce),
-            Ok(BmcReply::Health(_)) => Answer::Ok,
+            Ok(
+                BmcReply::Health(_) | BmcReply::Task(_) | BmcReply::Events(_) | BmcReply::Watts(_) | BmcReply::Media(_),
+            ) => Answer::Ok,
             Err(error) => Answer::Trouble(trouble(error)),
         };
         (outcome.arrives_at.max(now + 1), answer)
@@ -250,10 +253,11 @@ impl Plant {
         let (job, stage) = installing?;
         let report = match stage {
             InstallStage::Starting => return None,
-            InstallStage::Writing => InstallReport::Progress,
+            InstallStage::Writing | InstallStage::Verifying => InstallReport::Progress,
             InstallStage::Done => InstallReport::Installed,
             InstallStage::ForeignData => InstallReport::ForeignData,
             InstallStage::NoDisk => InstallReport::NoSuchDisk,
+            InstallStage::Failed(_) => InstallReport::Failed,
         };
         Some(News::Install(JobId(job), report))
     }
