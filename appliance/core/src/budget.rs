@@ -21,6 +21,17 @@ impl<R: Rules> Permit<R> {
         Some(Permit { host: incident.host, incident: incident.id, rung: reservation.rung, rules })
     }
 
+    /// A permit for tests of the step machines.
+    #[cfg(test)]
+    pub(crate) fn for_test(
+        host: HostId,
+        incident: IncidentId,
+        reservation: &crate::world::incident::Reservation,
+        rules: R,
+    ) -> Permit<R> {
+        Permit { host, incident, rung: reservation.rung, rules }
+    }
+
     /// The host it is for.
     #[must_use]
     pub fn host(&self) -> HostId {

@@ -41,6 +41,8 @@ mod off;
 mod on;
 mod release;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use crate::command::{Command, Failure, Intent, NextCall, Observation, StepResult, Target};
 use crate::fence::Reading;
