@@ -21,6 +21,7 @@ pub(crate) struct Evidence {
     seen_ready: BTreeSet<HostId>,
     rebooting: BTreeMap<HostId, WorldTime>,
     faulted: BTreeMap<HostId, WorldTime>,
+    firmware: BTreeMap<HostId, WorldTime>,
     turns: BTreeMap<HostId, (u64, Elapsed)>,
     was_bad: BTreeSet<HostId>,
 }
@@ -157,7 +158,9 @@ impl Checker for Evidence {
             return found;
         }
         let Some(actual) = called.actual else { return found };
-        if truth.firmware_task(actual) {
+        // A task that began since the stage was read, moments before, could not be known.
+        let known = self.firmware.get(&actual).is_none_or(|began| called.at > began + 5_000);
+        if truth.firmware_task(actual) && known {
             found.push(breach(33, called.at, Some(actual), "power during a firmware task"));
         }
         if actual == called.target
@@ -170,6 +173,9 @@ impl Checker for Evidence {
     }
 
     fn faulted(&mut self, at: WorldTime, fault: &Fault, host: Option<HostId>, _: &dyn GroundTruth) -> Vec<Breach> {
+        if let (Fault::FirmwareTask { .. }, Some(host)) = (fault, host) {
+            self.firmware.insert(host, at);
+        }
         if let Some(host) = host {
             // A host that is ill already cannot follow the order to reboot.
             let ill_before = self.faulted.insert(host, at).is_some_and(|before| at < before + 900_000);
