@@ -8,7 +8,7 @@ use healing::command::{
 use healing::perform::{StepRun, perform};
 use healing::rules::Enforced;
 use healing::signal::BmcTrouble;
-use healing::time::{Millis, SECOND};
+use healing::time::{Elapsed, Millis, SECOND};
 use std::future::Future;
 
 /// Most calls of one step. A release of two minutes with a read each second stays far below; more is a loop.
@@ -16,8 +16,9 @@ const CALLS_MAX: u32 = 2_000;
 
 /// The outside: BMCs, cluster APIs, probes, outlets, agents and boot tickets.
 pub trait Ports: Send + Sync + 'static {
-    /// Makes one call and gives its reply. Never retries: the step machine knows which calls may be sent again.
-    fn call(&self, call: Call, target: &Target) -> impl Future<Output = Reply> + Send;
+    /// Makes one call and gives its reply. `began` is when the step began: whether a Lease changed is asked from there.
+    /// Never retries: the step machine knows which calls may be sent again.
+    fn call(&self, call: Call, target: &Target, began: Elapsed) -> impl Future<Output = Reply> + Send;
 }
 
 /// An executor over ports.
@@ -25,6 +26,13 @@ pub trait Ports: Send + Sync + 'static {
 pub struct Driver<P> {
     ports: P,
     time: std::sync::OnceLock<RunningTime>,
+}
+
+/// A call with what the port must know of its step.
+struct Asked<'a> {
+    call: Call,
+    target: &'a Target,
+    began: Elapsed,
 }
 
 /// What a call may do, which decides whether it may leave when rights are in question.
@@ -120,7 +128,8 @@ impl<P: Ports> Driver<P> {
     }
 
     async fn drive(&self, command: Command<Enforced>, right: &Right, time: &RunningTime) -> StepResult {
-        let mut run = StepRun::new(Enforced, command, time.now());
+        let began = time.now();
+        let mut run = StepRun::new(Enforced, command, began);
         let mut next = perform(&mut run, &Observation::Begin, time.now());
         let mut cancelled = false;
         let mut acted = false;
@@ -141,7 +150,8 @@ impl<P: Ports> Driver<P> {
                 }
                 NextCall::Call(call) => {
                     acted |= kind(call) == Kind::Act;
-                    self.call(call, run.target(), right, cancelled, time).await
+                    let asked = Asked { call, target: run.target(), began: began.elapsed };
+                    self.call(&asked, right, cancelled, time).await
                 }
             };
             cancelled |= observation == Observation::Cancel;
@@ -150,20 +160,14 @@ impl<P: Ports> Driver<P> {
         StepResult::Failed { why: Failure::Invalid, readings: Vec::new(), sent: acted }
     }
 
-    async fn call(
-        &self,
-        call: Call,
-        target: &Target,
-        right: &Right,
-        cancelled: bool,
-        time: &RunningTime,
-    ) -> Observation {
+    async fn call(&self, asked: &Asked<'_>, right: &Right, cancelled: bool, time: &RunningTime) -> Observation {
+        let call = asked.call;
         // A read is given up at once; a write that left is waited for, since its effect must be known.
         let gives_way = kind(call) == Kind::Read && !cancelled;
         tokio::select! {
             biased;
             () = right.cancelled().cancelled(), if gives_way => Observation::Cancel,
-            reply = self.ports.call(call, target) => Observation::Reply(reply),
+            reply = self.ports.call(call, asked.target, asked.began) => Observation::Reply(reply),
             () = tokio::time::sleep(time.span(deadline_ms(call))) => {
                 unanswered(call).map_or(Observation::Cancel, Observation::Reply)
             }
