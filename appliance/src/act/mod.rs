@@ -16,9 +16,34 @@ const CALLS_MAX: u32 = 2_000;
 
 /// The outside: BMCs, cluster APIs, probes, outlets, agents and boot tickets.
 pub trait Ports: Send + Sync + 'static {
-    /// Makes one call and gives its reply. `began` is when the step began: whether a Lease changed is asked from there.
+    /// Makes one call and gives its reply. Asks [`Asked::may_leave`] immediately before the first byte that has an effect
+    /// is written, since connections and sessions take their time; if it may not, nothing is sent and `None` answered.
     /// Never retries: the step machine knows which calls may be sent again.
-    fn call(&self, call: Call, target: &Target, began: Elapsed) -> impl Future<Output = Reply> + Send;
+    fn call(&self, asked: &Asked<'_>) -> impl Future<Output = Option<Reply>> + Send;
+}
+
+/// A call with what the port must know of its step.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// What is to be called.
+    pub call: Call,
+    /// The host, and what must be known of it.
+    pub target: &'a Target,
+    /// When the step began: whether a Lease changed is asked from there.
+    pub began: Elapsed,
+    right: &'a Right,
+    time: &'a RunningTime,
+}
+
+impl Asked<'_> {
+    /// Whether the call may leave at this moment: an act needs fresh evidence and no stall since it was ordered
+    /// (rule 47), and power is written only well within the appliance lease (rule 46).
+    #[must_use]
+    pub fn may_leave(&self) -> bool {
+        let now = self.time.now().elapsed;
+        let fresh = kind(self.call) != Kind::Act || self.right.may_act(now);
+        fresh && (!writes_power(self.call) || self.right.may_write(now))
+    }
 }
 
 /// An executor over ports.
@@ -26,13 +51,6 @@ pub trait Ports: Send + Sync + 'static {
 pub struct Driver<P> {
     ports: P,
     time: std::sync::OnceLock<RunningTime>,
-}
-
-/// A call with what the port must know of its step.
-struct Asked<'a> {
-    call: Call,
-    target: &'a Target,
-    began: Elapsed,
 }
 
 /// What a call may do, which decides whether it may leave when rights are in question.
@@ -141,17 +159,15 @@ impl<P: Ports> Driver<P> {
                     () = right.cancelled().cancelled(), if !cancelled => Observation::Cancel,
                     () = tokio::time::sleep(time.until(at)) => Observation::Timer,
                 },
-                NextCall::Call(call) if !allowed(call, right, time) => {
-                    if cancelled {
+                NextCall::Call(call) => {
+                    let asked = Asked { call, target: run.target(), began: began.elapsed, right, time };
+                    let observation = self.call(&asked, cancelled).await;
+                    if observation == Observation::Cancel && cancelled {
                         // Told once that it may not, the step still wants to: it ends here, and is observed again.
                         return StepResult::Failed { why: Failure::Cancelled, readings: Vec::new(), sent: acted };
                     }
-                    Observation::Cancel
-                }
-                NextCall::Call(call) => {
-                    acted |= kind(call) == Kind::Act;
-                    let asked = Asked { call, target: run.target(), began: began.elapsed };
-                    self.call(&asked, right, cancelled, time).await
+                    acted |= kind(call) == Kind::Act && observation != Observation::Cancel;
+                    observation
                 }
             };
             cancelled |= observation == Observation::Cancel;
@@ -160,27 +176,21 @@ impl<P: Ports> Driver<P> {
         StepResult::Failed { why: Failure::Invalid, readings: Vec::new(), sent: acted }
     }
 
-    async fn call(&self, asked: &Asked<'_>, right: &Right, cancelled: bool, time: &RunningTime) -> Observation {
-        let call = asked.call;
+    async fn call(&self, asked: &Asked<'_>, cancelled: bool) -> Observation {
+        if !asked.may_leave() {
+            return Observation::Cancel;
+        }
         // A read is given up at once; a write that left is waited for, since its effect must be known.
-        let gives_way = kind(call) == Kind::Read && !cancelled;
+        let gives_way = kind(asked.call) == Kind::Read && !cancelled;
         tokio::select! {
             biased;
-            () = right.cancelled().cancelled(), if gives_way => Observation::Cancel,
-            reply = self.ports.call(call, asked.target, asked.began) => Observation::Reply(reply),
-            () = tokio::time::sleep(time.span(deadline_ms(call))) => {
-                unanswered(call).map_or(Observation::Cancel, Observation::Reply)
+            () = asked.right.cancelled().cancelled(), if gives_way => Observation::Cancel,
+            reply = self.ports.call(asked) => reply.map_or(Observation::Cancel, Observation::Reply),
+            () = tokio::time::sleep(asked.time.span(deadline_ms(asked.call))) => {
+                unanswered(asked.call).map_or(Observation::Cancel, Observation::Reply)
             }
         }
     }
-}
-
-/// Asked immediately before a call leaves: an act needs fresh evidence and no stall since it was ordered (rule 47), and
-/// power is written only well within the appliance lease (rule 46).
-fn allowed(call: Call, right: &Right, time: &RunningTime) -> bool {
-    let now = time.now().elapsed;
-    let fresh = kind(call) != Kind::Act || right.may_act(now);
-    fresh && (!writes_power(call) || right.may_write(now))
 }
 
 impl<P: Ports> Executor for Driver<P> {

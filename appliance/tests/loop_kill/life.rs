@@ -2,7 +2,7 @@
 //! in the parent's rack.
 
 use crate::rack::{Ask, HOSTS, SPEED, Seen, Told};
-use healing::command::{Call, Reply, Target};
+use healing::command::Reply;
 use healing::event::{Config, Operator};
 use healing::fence::{Reading, ReadingSource};
 use healing::id::{BootId, ClusterId, DomainId, HostId, MachineId, PoolId};
@@ -14,9 +14,9 @@ use healing::world::World;
 use healing::world::host::{Host, Lifecycle, Link, Marks, Role};
 use healing::world::scope::{Cluster, Consent, Domain, DomainKind, Pool};
 use machine::{BmcError, BmcReply};
-use rackmedic::act::{Driver, Ports};
+use rackmedic::act::{Asked, Driver, Ports};
 use rackmedic::decide_loop::clock::FastClock;
-use rackmedic::decide_loop::{Inbox, Order, RunningTime, Setup, start};
+use rackmedic::decide_loop::{HostView, Inbox, Order, RunningTime, Setup, start};
 use rackmedic::store::secret::OuterKey;
 use rackmedic::store::sqlite::SqliteJournal;
 use rackmedic::store::{Entry, Journal, JournalError, Loaded};
@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 /// Where a life is to end by its own hand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KillAt {
+pub(crate) enum KillAt {
     Never,
     /// Just before the n-th commit.
     Before(u64),
@@ -44,12 +44,23 @@ pub enum KillAt {
 
 /// Asks the rack once, on a connection of its own: a call that is cut short leaves nothing behind.
 async fn ask(socket: &Path, ask: &Ask) -> Option<Told> {
-    let mut stream = UnixStream::connect(socket).await.ok()?;
-    let text = serde_json::to_string(ask).ok()? + "\n";
-    stream.write_all(text.as_bytes()).await.ok()?;
+    ask_if(socket, ask, || true).await.flatten()
+}
+
+/// The same, if it may still leave once the connection stands; `None` = nothing was sent.
+async fn ask_if(socket: &Path, ask: &Ask, may_leave: impl Fn() -> bool) -> Option<Option<Told>> {
+    let Ok(mut stream) = UnixStream::connect(socket).await else { return Some(None) };
+    let text = serde_json::to_string(ask).unwrap() + "\n";
+    if !may_leave() {
+        return None;
+    }
+    // A reply that does not come is a call whose effect is unknown.
+    if stream.write_all(text.as_bytes()).await.is_err() {
+        return Some(None);
+    }
     let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).await.ok()?;
-    serde_json::from_str(&line).ok()
+    let read = BufReader::new(stream).read_line(&mut line).await;
+    Some(read.ok().and_then(|_| serde_json::from_str(&line).ok()))
 }
 
 struct Wires {
@@ -85,19 +96,21 @@ impl Wires {
 }
 
 impl Ports for Wires {
-    async fn call(&self, call: Call, target: &Target, began: Elapsed) -> Reply {
-        match ask(&self.socket, &Ask::Call { host: target.host.0, call }).await {
+    async fn call(&self, asked: &Asked<'_>) -> Option<Reply> {
+        let call = Ask::Call { host: asked.target.host.0, call: asked.call };
+        let told = ask_if(&self.socket, &call, || asked.may_leave()).await?;
+        Some(match told {
             Some(Told::Bmc(result)) => self.bmc(result),
             Some(Told::Node { ready, boot, cordoned, lease_age_ms }) => Reply::Node {
                 node: Some(NodeReport { ready, boot: BootId(boot), cordoned, ..NodeReport::default() }),
-                lease_renewed: lease_age_ms < self.now().since(began),
+                lease_renewed: lease_age_ms < self.now().since(asked.began),
             },
             Some(Told::Leftovers { pods, attachments }) => Reply::Leftovers { pods, attachments },
             Some(Told::Flag(flag)) => Reply::Flag(flag),
             Some(Told::Probed { icmp, tcp }) => Reply::Probed { icmp, tcp },
             Some(Told::Done) => Reply::Ok,
             Some(Told::Seen(_)) | None => Reply::ApiSilent,
-        }
+        })
     }
 }
 
@@ -159,7 +172,7 @@ impl Witnessed {
 }
 
 /// What the witness keeps of an entry.
-pub fn digest(entry: &Entry) -> String {
+pub(crate) fn digest(entry: &Entry) -> String {
     let text = serde_json::to_string(entry).unwrap();
     Sha256::digest(text.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -216,7 +229,7 @@ impl Journal for Witnessed {
 }
 
 /// The lab's waits: never the evidence, never the proof.
-pub fn policy() -> Policy<Lab> {
+pub(crate) fn policy() -> Policy<Lab> {
     Policy::check(Limits {
         start_observe_ms: 5 * SECOND,
         soak_ms: 5 * SECOND,
@@ -324,7 +337,7 @@ fn see(inbox: &Inbox, now: Elapsed, seen: &[Seen], renewals: &mut BTreeMap<u32, 
 }
 
 /// Lives until it is killed.
-pub fn live(directory: &Path, socket: &Path, kill_at: KillAt) {
+pub(crate) fn live(directory: &Path, socket: &Path, kill_at: KillAt) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let key = OuterKey::file(&directory.join("key")).unwrap();
@@ -353,8 +366,13 @@ pub fn live(directory: &Path, socket: &Path, kill_at: KillAt) {
         }
         let mut renewals = BTreeMap::new();
         loop {
-            let open = handle.inbox.views.hosts().iter().filter(|view| view.incident.is_some()).count();
-            let observe = Ask::Observe { open: u32::try_from(open).unwrap() };
+            let views = handle.inbox.views.hosts();
+            let words = |view: &Arc<HostView>| {
+                let incident = view.incident.as_ref()?;
+                let why = view.explanation.as_ref().map(|why| why.sentence.as_ref()).unwrap_or_default();
+                Some(format!("{} {:?} {:?}: {why}", view.host.name, incident.diagnosis, incident.phase))
+            };
+            let observe = Ask::Observe { open: views.iter().filter_map(words).collect() };
             let Some(Told::Seen(seen)) = ask(socket, &observe).await else { return };
             see(&handle.inbox, handle.time.now().elapsed, &seen, &mut renewals);
             tokio::time::sleep(handle.time.span(SECOND)).await;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 /// Racks at a time: they mostly wait.
 const AT_ONCE: usize = 4;
 /// A heal with all its kills ends within this, or the test fails.
-const DEADLINE: Duration = Duration::from_secs(150);
+const DEADLINE: Duration = Duration::from_secs(90);
 
 fn main() {
     if let Some(directory) = std::env::var_os("LOOP_KILL_LIFE") {
@@ -248,6 +248,7 @@ fn killed_heal(run: u64, directory: &Path, totals: &Totals) -> Result<(), String
             break;
         }
         if began.elapsed() > DEADLINE {
+            let open = rack.open_words();
             return Err(format!("not healed: open {open}, {:?}, {:?}, lives {lives}", rack.wrong(), last_acts(&rack)));
         }
     }
@@ -362,7 +363,7 @@ fn stopped(base: &Path, template: &Path, stop: Duration) {
                     let counts = rack.counts(2);
                     assert_eq!((counts.healthy_offs, counts.released_alive), (0, 0));
                     // And in the end it serves, whatever was done to it before the stop.
-                    wait_for("the host to serve", DEADLINE, || rack.wrong().is_empty() && rack.open().0 == 0);
+                    serves_again(&rack);
                     let counts = rack.counts(2);
                     assert_eq!((counts.healthy_offs, counts.released_alive), (0, 0));
                     life.kill();
@@ -379,6 +380,16 @@ fn stopped(base: &Path, template: &Path, stop: Duration) {
         moments.len(),
         began.elapsed()
     );
+}
+
+/// Waits until every host serves and no incident is open; at the deadline it says what is wrong and what was last done.
+fn serves_again(rack: &Rack) {
+    let began = Instant::now();
+    while !(rack.wrong().is_empty() && rack.open().0 == 0) {
+        let open = rack.open_words();
+        assert!(began.elapsed() < DEADLINE, "open {open}, {:?}, {:?}", rack.wrong(), last_acts(rack));
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Ends or undoes something of ours: allowed after a stall, so that no host is stranded.
@@ -405,13 +416,15 @@ fn disk_full(base: &Path, template: &Path) {
         !rack.off(4) && !rack.wrong().iter().any(|wrong| wrong.contains("tainted"))
     });
     let completed = rack.now();
+    // Silent within 15 s of our own off, it would be taken for the machine that we really switched (rule 29).
+    wait_for("the watch over our off", DEADLINE, || rack.now() > completed + 20_000);
     rack.inject(6, Fault::KernelStuck);
     // Another host dies meanwhile: nothing is done about it while nothing can be written down.
-    wait_for("a minute without a store", DEADLINE, || rack.now() > completed + 60_000);
+    wait_for("a minute without a store", DEADLINE, || rack.now() > completed + 80_000);
     assert_eq!(rack.counts(6).offs, 0);
     assert_eq!((rack.counts(4).offs, rack.counts(4).ons), (1, 1));
     std::fs::remove_file(directory.join("disk-full")).unwrap();
-    wait_for("both hosts to serve again", DEADLINE, || rack.wrong().is_empty() && rack.open().0 == 0);
+    serves_again(&rack);
     assert_eq!((rack.counts(6).offs, rack.counts(6).ons), (1, 1));
     life.assert_lives();
     life.kill();

@@ -14,9 +14,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How much faster than the world the rack and the loop run.
-pub const SPEED: u32 = 8;
+pub(crate) const SPEED: u32 = 8;
 /// Hosts of the rack.
-pub const HOSTS: u32 = 8;
+pub(crate) const HOSTS: u32 = 8;
 /// A kubelet renews its Lease this often, in milliseconds.
 const RENEW_MS: u64 = 2_000;
 /// A Node controller calls a Node unknown after this.
@@ -24,9 +24,9 @@ const UNKNOWN_MS: u64 = 40_000;
 
 /// What the loop's process asks.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Ask {
-    /// All that probers and watchers would see; `open` incidents and `acting` tell the parent where the loop stands.
-    Observe { open: u32 },
+pub(crate) enum Ask {
+    /// All that probers and watchers would see; the words about `open` incidents tell the parent where the loop stands.
+    Observe { open: Vec<String> },
     /// A call of a step.
     Call { host: u32, call: Call },
     /// A group is durable.
@@ -37,7 +37,7 @@ pub enum Ask {
 
 /// What it is told.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Told {
+pub(crate) enum Told {
     Seen(Vec<Seen>),
     Bmc(Result<BmcReply, BmcError>),
     Node { ready: Option<bool>, boot: u64, cordoned: bool, lease_age_ms: u64 },
@@ -49,28 +49,28 @@ pub enum Told {
 
 /// One host as seen from outside.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Seen {
-    pub host: u32,
-    pub answers: Answers,
-    pub renewals: u64,
-    pub ready: Option<bool>,
-    pub boot: u64,
-    pub cordoned: bool,
-    pub power: PowerRead,
-    pub stage: StageRead,
+pub(crate) struct Seen {
+    pub(crate) host: u32,
+    pub(crate) answers: Answers,
+    pub(crate) renewals: u64,
+    pub(crate) ready: Option<bool>,
+    pub(crate) boot: u64,
+    pub(crate) cordoned: bool,
+    pub(crate) power: PowerRead,
+    pub(crate) stage: StageRead,
 }
 
 /// What happened to one host in truth.
 #[derive(Debug, Clone, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Force-offs that took a running machine down.
-    pub offs: u32,
+    pub(crate) offs: u32,
     /// Power-ons that started a machine.
-    pub ons: u32,
+    pub(crate) ons: u32,
     /// Force-offs of a healthy machine.
-    pub healthy_offs: u32,
+    pub(crate) healthy_offs: u32,
     /// Workloads released while the machine still ran.
-    pub released_alive: u32,
+    pub(crate) released_alive: u32,
 }
 
 #[derive(Debug)]
@@ -89,13 +89,13 @@ struct Slot {
 
 /// The rack. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Rack {
+pub(crate) struct Rack {
     slots: Arc<Mutex<BTreeMap<u32, Slot>>>,
     began: Instant,
     /// Acts by the loop, with their moment; reads are not counted.
     acts: Arc<Mutex<Vec<(Instant, String)>>>,
     committed: Arc<AtomicU64>,
-    open: Arc<AtomicU64>,
+    open: Arc<Mutex<Vec<String>>>,
     kill: Arc<AtomicU64>,
     observed: Arc<AtomicU64>,
 }
@@ -113,7 +113,7 @@ fn spec(host: u32) -> Spec {
 }
 
 impl Rack {
-    pub fn new() -> Rack {
+    pub(crate) fn new() -> Rack {
         let slot = |host: u32| Slot {
             machine: Machine::new(spec(host), u64::from(host)),
             counts: Counts::default(),
@@ -138,7 +138,7 @@ impl Rack {
     }
 
     /// Time of the rack in milliseconds.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap() * u64::from(SPEED) / 1_000
     }
 
@@ -151,26 +151,26 @@ impl Rack {
         slots
     }
 
-    pub fn inject(&self, host: u32, fault: Fault) {
+    pub(crate) fn inject(&self, host: u32, fault: Fault) {
         let now = self.now();
         self.slots().get_mut(&host).unwrap().machine.inject(now, fault);
     }
 
-    pub fn inject_bmc(&self, host: u32, fault: BmcFault) {
+    pub(crate) fn inject_bmc(&self, host: u32, fault: BmcFault) {
         let now = self.now();
         self.slots().get_mut(&host).unwrap().machine.inject_bmc(now, fault);
     }
 
-    pub fn counts(&self, host: u32) -> Counts {
+    pub(crate) fn counts(&self, host: u32) -> Counts {
         self.slots()[&host].counts.clone()
     }
 
-    pub fn off(&self, host: u32) -> bool {
+    pub(crate) fn off(&self, host: u32) -> bool {
         self.slots()[&host].machine.power() == Power::Off
     }
 
     /// What is still wrong anywhere, in words; empty = every host serves and nothing of ours is left on it.
-    pub fn wrong(&self) -> Vec<String> {
+    pub(crate) fn wrong(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (host, slot) in self.slots().iter() {
             let truth = slot.machine.truth();
@@ -188,26 +188,31 @@ impl Rack {
         wrong
     }
 
-    pub fn acts(&self) -> Vec<(Instant, String)> {
+    pub(crate) fn acts(&self) -> Vec<(Instant, String)> {
         self.acts.lock().unwrap().clone()
     }
 
-    pub fn committed(&self) -> u64 {
+    pub(crate) fn committed(&self) -> u64 {
         self.committed.load(Ordering::SeqCst)
     }
 
     /// Open incidents as the loop last said, and how often it has observed.
-    pub fn open(&self) -> (u64, u64) {
-        (self.open.load(Ordering::SeqCst), self.observed.load(Ordering::SeqCst))
+    pub(crate) fn open(&self) -> (u64, u64) {
+        (self.open.lock().unwrap().len() as u64, self.observed.load(Ordering::SeqCst))
+    }
+
+    /// The open incidents in the loop's words.
+    pub(crate) fn open_words(&self) -> String {
+        self.open.lock().unwrap().join("; ")
     }
 
     /// Whether the loop reached its planned moment since the last call.
-    pub fn take_kill(&self) -> bool {
+    pub(crate) fn take_kill(&self) -> bool {
         self.kill.swap(0, Ordering::SeqCst) > 0
     }
 
     /// Serves the socket until the process ends.
-    pub fn serve(&self, socket: &Path) {
+    pub(crate) fn serve(&self, socket: &Path) {
         let listener = UnixListener::bind(socket).unwrap();
         let rack = self.clone();
         thread::spawn(move || {
@@ -234,7 +239,7 @@ impl Rack {
     fn answer(&self, ask: Ask) -> Option<Told> {
         match ask {
             Ask::Observe { open } => {
-                self.open.store(u64::from(open), Ordering::SeqCst);
+                *self.open.lock().unwrap() = open;
                 self.observed.fetch_add(1, Ordering::SeqCst);
                 let now = self.now();
                 let slots = self.slots();
