@@ -86,8 +86,8 @@ impl Wires {
                 off_cause: cause(read.cause),
             }),
             Ok(BmcReply::Stage(stage)) => Reply::Stage(stage_of(stage)),
-            Ok(BmcReply::Boot(boot)) => Reply::Flag(boot == machine::BootOverride::NetworkOnce),
-            Ok(BmcReply::Health(_)) => Reply::Ok,
+            // Nothing else was asked for.
+            Ok(_) => Reply::BmcTrouble(BmcTrouble::Busy),
             Err(BmcError::Refused) => Reply::BmcTrouble(BmcTrouble::Refused),
             Err(BmcError::Busy) => Reply::BmcTrouble(BmcTrouble::Busy),
             Err(BmcError::Silent | BmcError::ReplyLost) => Reply::BmcTrouble(BmcTrouble::Silent),
