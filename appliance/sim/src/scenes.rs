@@ -412,10 +412,15 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
-        name: "an installer that fails each time",
+        name: "a host whose installer is never heard of",
         rule: 38,
         hours: 8,
-        play: |s| s.fault(BEGIN, Fault::DiskDead, Some(6)),
+        // Without a version to blame, rule 15 has nothing to stop.
+        set: |site| each(site, |h| h.versions.clear()),
+        play: |s| {
+            s.fault(BEGIN, Fault::NicDead, Some(6));
+            s.fault(BEGIN + SECOND, Fault::NoLocalBoot, Some(6));
+        },
         ..PLAIN
     },
     Scene { name: "a reimage", rule: 40, hours: 3, play: |s| s.fault(BEGIN, Fault::NoLocalBoot, Some(6)), ..PLAIN },
