@@ -790,7 +790,8 @@ impl GroundTruth for Reality {
     fn healthy(&self, host: HostId) -> bool {
         let carries = self.duties.get(&host).is_some_and(|d| d.role != Role::Spare);
         let works = self.plants.get(&host).is_some_and(|p| p.kubelet_works() && p.joined);
-        carries && works && self.network.to_api(host, &self.place(host))
+        // A port that loses every second packet is no path.
+        carries && works && self.network.to_api(host, &self.place(host)) && self.network.loss(host) < 40
     }
 
     fn power(&self, host: HostId) -> Power {

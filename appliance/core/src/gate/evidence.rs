@@ -263,6 +263,18 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
             "the API is unreachable: the cluster plane says nothing about this host",
         ));
     }
+    let silent = matches!(case.host.assessment.network, NetworkState::Silent | NetworkState::KernelOnly);
+    if silent && case.enforces(2) && leases_late_everywhere(case) {
+        // Late Leases of hosts that answer are the API's illness: they prove nothing about this one.
+        // A control-plane host has its own /readyz and etcd to speak for it, beside its Lease.
+        if !control_plane_dead(case) {
+            return Err(Explanation::refusal(
+                2,
+                "leases-late",
+                "Leases are late all over the cluster, or its virtual address is silent: that says nothing about one host",
+            ));
+        }
+    }
     if matches!(case.host.assessment.network, NetworkState::Alive | NetworkState::ProcessDead) {
         let not_ready = !case.host.ready() || case.host.assessment.agent.is_some_and(|a| a.disk_broken);
         return if not_ready { Ok(()) } else { Err(Explanation::refusal(2, "ready", "the cluster plane says Ready")) };
@@ -281,6 +293,18 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
             "the cluster plane says nothing: our watch is not proven live",
         )),
     }
+}
+
+/// Many hosts that answer the network have late Leases, or the address by which kubelets reach the API is silent.
+fn leases_late_everywhere<R: Rules>(case: &Case<'_, R>) -> bool {
+    if case.view.sight.cluster.as_ref().is_some_and(|c| c.api.vip_silent_since.is_some()) {
+        return true;
+    }
+    let limits = &case.world.limits;
+    let Some(tally) = case.cluster_id().and_then(|id| case.world.tallies.clusters.get(&id)) else { return false };
+    let bad = u32::try_from(tally.bad.len()).unwrap_or(u32::MAX);
+    let late = u64::from(tally.schedulable.saturating_sub(tally.ready).saturating_sub(bad));
+    late >= limits.storm_min && late * 100 >= u64::from(tally.schedulable) * limits.storm_percent
 }
 
 /// With the API unreachable, a control-plane host's Lease is replaced by its own /readyz and etcd failing for 60 s.

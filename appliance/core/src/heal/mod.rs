@@ -106,6 +106,8 @@ fn watch_running<R: Rules>(case: &mut Case<'_, R>) {
         && let Some(running) = &incident.running
     {
         if now >= running.deadline {
+            // Only one executor may work on a step: the late one is told to stop.
+            case.out.cancels.push(running.step);
             incident.running = None;
             case.wake_in(1);
         } else {

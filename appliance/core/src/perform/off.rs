@@ -12,8 +12,8 @@ use crate::time::{Elapsed, Millis, Now, SECOND};
 const SPAN_MS: Millis = 5 * SECOND;
 /// Between the Off reads within that span.
 const READ_GAP_MS: Millis = 2_500;
-/// A boot stage read longer ago than this says nothing about now.
-const STAGE_AGE_MS: Millis = 5 * SECOND;
+/// A silence probed longer ago than this is probed once more before the command.
+const PROBE_AGE_MS: Millis = SECOND;
 /// Reading for a proof without a command gives up on a silent BMC after this.
 const READ_ONLY_MS: Millis = 20 * SECOND;
 
@@ -55,7 +55,7 @@ pub(super) struct Off {
     sent: Option<Elapsed>,
     last_send: Option<Elapsed>,
     first_off: Option<Elapsed>,
-    staged: Option<Elapsed>,
+    probed: Option<Elapsed>,
 }
 
 impl Off {
@@ -68,7 +68,7 @@ impl Off {
             sent: None,
             last_send: None,
             first_off: None,
-            staged: None,
+            probed: None,
         }
     }
 }
@@ -99,11 +99,20 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let asked = std::mem::replace(&mut off.asked, Asked::Pause);
     match (asked, observation) {
         (Asked::Stage, Observation::Reply(reply)) => {
-            off.staged = Some(now.elapsed);
             let busy = matches!(reply, Reply::Stage(BootStage::FirmwareTask | BootStage::ShuttingDown));
             if busy && enforces_33 {
                 return failed(Failure::FirmwareTask, &off.readings, sent);
             }
+            if let Some(at) = wait_to_write {
+                return NextCall::WaitUntil(at);
+            }
+            // A slow BMC took its time: the network is asked once more.
+            let stale = off.probed.is_none_or(|at| now.elapsed.since(at) > PROBE_AGE_MS);
+            if expects_silence && enforces_1 && !sent && stale {
+                off.asked = Asked::Probe;
+                return NextCall::Call(Call::Probe);
+            }
+            return send(run, now);
         }
         (Asked::Outlets, Observation::Reply(reply)) => {
             // The outlets are the witness of this Off: they prove it anew, whatever its BMC says (second proof).
@@ -124,6 +133,12 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             };
             if answers {
                 return failed(Failure::Answered, &off.readings, false);
+            }
+            let first = off.probed.is_none();
+            off.probed = Some(now.elapsed);
+            if first {
+                off.asked = Asked::Stage;
+                return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
             }
             return send(run, now);
         }
@@ -157,18 +172,15 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                     return failed(Failure::BmcSilent, &off.readings, sent);
                 }
                 let again = off.last_send.is_none_or(|at| now.elapsed.since(at) >= RESEND_MS);
-                if again && off.sends < SENDS_MAX && off.staged.is_none_or(|at| now.elapsed.since(at) > STAGE_AGE_MS) {
-                    // A firmware task may have begun since the last order: asked before each one (rule 33).
-                    off.asked = Asked::Stage;
-                    return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
-                }
-                if again && off.sends < SENDS_MAX && wait_to_write.is_none() {
-                    if expects_silence && enforces_1 && !sent {
-                        // The reads above took a second or two, in which a silence may have ended by itself.
+                if again && off.sends < SENDS_MAX {
+                    if expects_silence && enforces_1 && off.probed.is_none() {
+                        // The last look is some seconds old, in which a silence may have ended by itself (rule 1).
                         off.asked = Asked::Probe;
                         return NextCall::Call(Call::Probe);
                     }
-                    return send(run, now);
+                    // A firmware task may have begun since the last order: asked before each one (rule 33).
+                    off.asked = Asked::Stage;
+                    return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
                 }
             }
             if age >= limit {
@@ -189,10 +201,6 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
         }
         _ => {}
-    }
-    if off.way == Way::Command && off.staged.is_none() {
-        off.asked = Asked::Stage;
-        return NextCall::Call(Call::Bmc(host, BmcCall::ReadStage));
     }
     if off.way == Way::Command && off.sends == 0 && !enforces_30 {
         // The switch of rule 30: a write without reading first.

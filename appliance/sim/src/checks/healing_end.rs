@@ -42,6 +42,10 @@ impl Checker for Ends {
         if let Event::Operator(Operator::ReturnHost(host)) = decided.event {
             self.heals.remove(host);
         }
+        if matches!(decided.event, Event::Stalled { .. } | Event::Started { .. }) {
+            // Nobody can speak who does not run.
+            self.last_word.values_mut().for_each(|word| *word = now);
+        }
         for notice in decided.notices {
             if let Some(incident) = notice.incident {
                 self.last_word.insert(incident, now);
