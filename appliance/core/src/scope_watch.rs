@@ -232,7 +232,8 @@ fn foreign_silence<R: Rules>(case: &mut Case<'_, R>) {
         let now = case.now.elapsed;
         let mut cancel = None;
         if let Some(other) = case.other_incident_mut(incident) {
-            cancel = other.running.take().map(|r| r.step);
+            cancel = other.running.as_ref().map(|r| r.step);
+            other.executor_lost(now);
             other.phase = Phase::SafeCompletion;
             other.phase_since = now;
             other.alarmed = true;

@@ -50,6 +50,19 @@ fn main() {
                 );
                 *open.entry(key).or_insert(0) += 1;
             }
+            if incident.curable() && !incident.healed() {
+                println!(
+                    "seed {seed} NOT HEALED host {} {:?} {:?} fault {:?} rungs {:?} blocked {:?} open {} ended {}",
+                    incident.host.0,
+                    incident.end,
+                    incident.diagnosis,
+                    incident.fault,
+                    incident.rungs,
+                    incident.blocked_ms,
+                    incident.opened_at,
+                    incident.ended_at
+                );
+            }
             proven.extend(incident.proven_ms);
         }
         for (diagnosis, n) in &stats.diagnoses {

@@ -104,11 +104,14 @@ const WEIGHTS: &[(Kind, u64)] = &[
 ];
 
 impl Generator {
-    /// For so many hosts, over a span of true time. Nothing happens in the first ten minutes.
+    /// For so many hosts and a run of so long. Nothing new happens in the first ten minutes and after `until`; what
+    /// comes between is dense enough that the mean over the whole run is one per ten host-hours.
     #[must_use]
-    pub fn new(seed: u64, hosts: u32, until: WorldTime) -> Generator {
-        let mean_ms = 10 * HOUR / u64::from(hosts.max(1));
-        Generator { chance: Chance::new(seed ^ 0xfa17), mean_ms, from: 10 * MINUTE, until }
+    pub fn new(seed: u64, hosts: u32, until: WorldTime, run_ms: Millis) -> Generator {
+        let from = 10 * MINUTE;
+        let active_ms = until.saturating_sub(from).max(1);
+        let mean_ms = 10 * HOUR * active_ms / run_ms.max(1) / u64::from(hosts.max(1));
+        Generator { chance: Chance::new(seed ^ 0xfa17), mean_ms: mean_ms.max(1), from, until }
     }
 
     /// When the first one comes.

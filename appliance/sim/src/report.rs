@@ -107,13 +107,6 @@ fn word<T: std::fmt::Debug>(value: &T) -> String {
     text.split('(').next().unwrap_or_default().to_owned()
 }
 
-/// Rules whose wait is a budget or a brake, not a failure to heal: where one of these held an incident up, it was not
-/// free to be healed in time.
-const HELD_UP: &[u8] = &[
-    4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 25, 27, 28, 29, 31, 33, 45, 46, 47, 48, 49, 50, 51, 52,
-    58, 59,
-];
-
 impl Report {
     /// Takes a run in.
     pub fn add(&mut self, run: &Run) {
@@ -167,16 +160,11 @@ impl Report {
             self.heals.push(incident.ended_at.saturating_sub(incident.opened_at));
         }
         // The promise of seconds is about hosts that went silent and that no brake held up.
-        let held_up = incident.blocked_ms.iter().any(|(rule, ms)| *ms > 5_000 && HELD_UP.contains(&rule.0));
-        if !held_up && powered && incident.silent_at.is_some() {
+        if !incident.held_up() && powered && incident.silent_at.is_some() {
             self.permits.extend(incident.permit_ms.filter(|ms| *ms < HOUR));
             self.releases.extend(incident.released_ms.filter(|ms| *ms < HOUR));
         }
-        let waits_on_brake =
-            incident.waiting_for.as_ref().is_some_and(|(rule, _)| rule.is_none_or(|r| HELD_UP.contains(&r.0)));
-        let curable = incident.cure.is_some_and(|cure| cure.by_us());
-        let by_itself = incident.end == Some(End::Aborted);
-        if curable && !held_up && !waits_on_brake && !by_itself {
+        if incident.curable() {
             self.curable += 1;
             self.curable_healed += u64::from(healed);
         }

@@ -59,7 +59,12 @@ pub fn quiet_from(hours: u64) -> WorldTime {
 pub fn prepare<R: Rules>(rules: R, settings: &Settings) -> Simulation<R> {
     let site = Site::uniform(settings.hosts, settings.seed);
     let mut simulation = Simulation::with_policy(rules, &site, &settings.policy)
-        .with_generator(Generator::new(settings.seed, settings.hosts, quiet_from(settings.hours)))
+        .with_generator(Generator::new(
+            settings.seed,
+            settings.hosts,
+            quiet_from(settings.hours),
+            settings.hours * HOUR,
+        ))
         .with_person(Person::new(settings.seed));
     for checker in checks::all() {
         simulation = simulation.watched_by(checker);

@@ -47,6 +47,52 @@ pub struct IncidentStats {
     pub waiting_for: Option<(Option<Rule>, String)>,
     /// Rules that blocked it, with the milliseconds of each.
     pub blocked_ms: Vec<(Rule, Millis)>,
+    /// A rung of its ladder was left untried because a count was used up.
+    pub budget_spent: bool,
+    /// Its ladder; what a pool's consent or a host's role forbids is not on it.
+    pub ladder: Vec<Rung>,
+}
+
+/// Rules whose wait is a budget or a brake, not a failure to heal: where one of these held an incident up, it was not
+/// free to be healed in time.
+const HELD_UP: &[u8] = &[
+    4, 5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18, 19, 21, 22, 25, 27, 28, 29, 31, 33, 45, 46, 47, 48, 49, 50, 51, 52,
+    58, 59,
+];
+
+impl IncidentStats {
+    /// A budget or a brake held it up for more than the five seconds in which queues move.
+    #[must_use]
+    pub fn held_up(&self) -> bool {
+        self.blocked_ms.iter().any(|(rule, ms)| *ms > 5_000 && HELD_UP.contains(&rule.0))
+    }
+
+    /// Its fault is one that a rung of ours cures, it did not pass by itself, and no brake held it up.
+    #[must_use]
+    pub fn curable(&self) -> bool {
+        let brakes = |(rule, _): &(Option<Rule>, String)| rule.is_none_or(|r| HELD_UP.contains(&r.0));
+        let waits_on_brake = self.waiting_for.as_ref().is_some_and(brakes);
+        let cure = self.cure.is_some_and(Cure::by_us);
+        // Ready again, and kept from service by the budget of heals (rule 8).
+        let too_often = self.end == Some(End::Quarantined) && self.timings.ready.is_some();
+        let on_ladder = self.ladder.iter().any(|rung| match self.cure {
+            Some(Cure::Component) => matches!(rung, Rung::RestartComponent(_)),
+            Some(Cure::Reimage) => matches!(rung, Rung::Reimage),
+            _ => matches!(rung, Rung::PowerCycle),
+        });
+        cure && on_ladder
+            && !self.budget_spent
+            && !too_often
+            && !self.held_up()
+            && !waits_on_brake
+            && self.end != Some(End::Aborted)
+    }
+
+    /// It ended with a host in service.
+    #[must_use]
+    pub fn healed(&self) -> bool {
+        matches!(self.end, Some(End::Healed | End::Replaced))
+    }
 }
 
 /// All counts of one run.

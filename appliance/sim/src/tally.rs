@@ -19,6 +19,9 @@ use std::collections::BTreeMap;
 /// probe before the command has this deadline.
 pub const KNOWABLE_MS: healing::time::Millis = 1_000;
 
+/// Rules that count: what is allowed per host, pool, version and site, and what a control-plane host is ever allowed.
+const BUDGETS: &[u8] = &[8, 11, 12, 14, 15, 22];
+
 /// What the ledger keeps of an open incident.
 #[derive(Debug, Clone)]
 struct Open {
@@ -28,6 +31,7 @@ struct Open {
     diagnoses: Vec<Diagnosis>,
     rungs: Vec<Rung>,
     rung_index: Option<usize>,
+    spent: bool,
 }
 
 /// The ledger.
@@ -52,6 +56,14 @@ impl Ledger {
             self.stats.pages += u64::from(notice.loudness == Loudness::Page);
             let key = (notice.explanation.rule, notice.explanation.code.to_string());
             *self.stats.explained.entry(key).or_insert(0) += 1;
+        }
+        // A rung that was left without being tried, because a count of its own is used up.
+        let left_unused = notices.iter().filter(|n| n.explanation.code == "next-rung");
+        for notice in left_unused {
+            let counted = notice.explanation.rule.is_some_and(|rule| BUDGETS.contains(&rule.0));
+            if let Some(open) = notice.incident.and_then(|id| self.open.get_mut(&id)) {
+                open.spent |= counted;
+            }
         }
         for change in changes {
             match change {
@@ -84,6 +96,7 @@ impl Ledger {
             diagnoses: Vec::new(),
             rungs: Vec::new(),
             rung_index: None,
+            spent: false,
         });
         if open.silent_at.is_none() {
             open.silent_at = reality.silent_at.get(&incident.host).copied();
@@ -156,5 +169,7 @@ fn entry(incident: &Incident, open: &Open, at: WorldTime, clock: &Clock) -> Inci
         cure: open.fault.map(|f| f.cure()),
         waiting_for: incident.wait.as_ref().map(|w| (w.why.rule, w.why.code.to_string())),
         blocked_ms: incident.blocked_ms.clone(),
+        budget_spent: open.spent,
+        ladder: incident.rungs.clone(),
     }
 }

@@ -7,6 +7,7 @@ use crate::rules::{Rule, Rules};
 use crate::sight::OwnSight;
 use crate::time::{Elapsed, Now, SECOND};
 use crate::world::World;
+use crate::world::incident::Incident;
 use crate::world::scope::{ObserveOnly, Site};
 
 /// How often the site is looked at while anything of it waits for time alone.
@@ -68,7 +69,7 @@ pub(super) fn started<R: Rules>(
     let mut out = put(world, site, now, Some((Loudness::Log, Explanation::refusal(45, "started", sentence))));
     for incident in world.incidents.values() {
         let mut reopened = incident.clone();
-        reopened.running = None;
+        reopened.executor_lost(now.elapsed);
         reopened.ready_since = None;
         if reopened != *incident {
             out.changes.push(Change::Incident(Box::new(reopened)));
@@ -95,6 +96,10 @@ pub(super) fn stalled<R: Rules>(rules: R, world: &World, stalled_ms: u64, now: N
         format!("did not run for {} ms: all evidence is void, observing until it is gathered anew", stalled_ms);
     let mut out = put(world, site, now, Some((Loudness::Log, Explanation::refusal(47, "stalled", sentence))));
     for incident in world.incidents.values() {
+        if incident.ready_since.is_some() {
+            // Whether it was Ready without a gap is no longer known: the soak begins again.
+            out.changes.push(Change::Incident(Box::new(Incident { ready_since: None, ..incident.clone() })));
+        }
         // A look taken before the stall must not lead to a command after it.
         out.wakeups.push(Wakeup { target: WakeTarget::Host(incident.host), at: now.elapsed.plus(SECOND) });
     }

@@ -147,7 +147,8 @@ fn network_plane<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             let since = case.host.assessment.network_since;
             let run = evidence.slot(Source::KubeletPort).while_seen(Seen::Miss);
             let enough = run.is_some_and(|r| u64::from(r.count) >= limits.kernel_only_samples);
-            let lease_old = lease_silence_ms(case).is_some_and(|age| age >= limits.kernel_only_lease_ms);
+            let lease_old = lease_silence_ms(case).is_some_and(|age| age >= limits.kernel_only_lease_ms)
+                || (case.view.sight.api_unreachable(limits, case.now) && control_plane_dead(case));
             if !case.enforces(1)
                 || (case.since(since) >= limits.kernel_only_ms && enough && lease_old && fresh(Source::Icmp))
             {

@@ -110,9 +110,26 @@ pub(super) fn soaking<R: Rules>(case: &mut Case<'_, R>) {
     }
 }
 
+/// Ready and answering since the soak began, as far as we saw: a stall or a restart voids what was seen.
+fn soaked<R: Rules>(case: &Case<'_, R>) -> bool {
+    let seen = case.incident.as_ref().is_some_and(|i| i.ready_since.is_some());
+    case.host.ready() && case.host.assessment.answers() && (seen || !case.enforces(47))
+}
+
+/// While the canary runs or the host is being returned, a gap in Ready voids the soak.
+pub(super) fn watch_soak<R: Rules>(case: &mut Case<'_, R>) {
+    let whole = case.host.ready() && case.host.assessment.answers();
+    if let Some(incident) = &mut case.incident
+        && matches!(incident.phase, Phase::Canary | Phase::Returning)
+        && !whole
+    {
+        incident.ready_since = None;
+    }
+}
+
 /// The canary pod: the node's own pause image runs on it.
 pub(super) fn canary<R: Rules>(case: &mut Case<'_, R>) {
-    if !case.host.ready() {
+    if !soaked(case) {
         case.go(Phase::AwaitingReady);
         return;
     }
@@ -129,7 +146,7 @@ pub(super) fn canary<R: Rules>(case: &mut Case<'_, R>) {
 
 /// Labels, credential, uncordon. A host healed too often stays cordoned until a person returns it (rule 8).
 pub(super) fn returning<R: Rules>(case: &mut Case<'_, R>) {
-    if !case.host.ready() {
+    if !soaked(case) {
         case.go(Phase::AwaitingReady);
         return;
     }

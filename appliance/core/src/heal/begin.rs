@@ -172,8 +172,7 @@ pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnos
     incident.progress_at = None;
     incident.ready_since = None;
     incident.released = false;
-    let outlets_off = incident.fence.outlets_off;
-    incident.fence = crate::world::incident::Fence { outlets_off, ..Default::default() };
+    incident.fence = incident.fence.anew();
     let next = incident.current_rung();
     case.tell(
         Loudness::Log,

@@ -101,17 +101,17 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
 fn watch_running<R: Rules>(case: &mut Case<'_, R>) {
     safe::interrupt(case);
     power::watch_fence(case);
+    back::watch_soak(case);
     let now = case.now.elapsed;
     if let Some(incident) = &mut case.incident
-        && let Some(running) = &incident.running
+        && let Some((step, deadline)) = incident.running.as_ref().map(|r| (r.step, r.deadline))
     {
-        if now >= running.deadline {
+        if now >= deadline {
             // Only one executor may work on a step: the late one is told to stop.
-            case.out.cancels.push(running.step);
-            incident.running = None;
+            case.out.cancels.push(step);
+            incident.executor_lost(now);
             case.wake_in(1);
         } else {
-            let deadline = running.deadline;
             case.wake_at(deadline);
         }
     }

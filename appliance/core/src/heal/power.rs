@@ -123,8 +123,14 @@ pub(super) fn looked<R: Rules>(case: &mut Case<'_, R>, look: &LastLook) {
     if refused(case, Moment::BeforePower) {
         return;
     }
-    let found_off = look.power == Power::Off;
+    let found_off = look.power == Power::Off && !ours(case);
     order_off(case, found_off);
+}
+
+/// An off of ours left so short a time ago that an Off now is its effect, not somebody else's (rule 31).
+fn ours<R: Rules>(case: &Case<'_, R>) -> bool {
+    let left = case.incident.as_ref().and_then(|i| i.fence.our_off);
+    left.is_some_and(|at| case.since(at) < case.world.limits.effect_ms)
 }
 
 /// Orders force-off (or the take-over of a found Off) under the permit. Counts are reserved in the same commit.
@@ -227,6 +233,7 @@ pub(super) fn readings<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading], o
     if let (Some(at), Some(incident)) = (off_sent, &mut case.incident) {
         // The executor's own moment is the exact one.
         incident.fence.off_at = Some(at);
+        incident.fence.off_left(at);
         incident.fence.found_off = false;
     }
     match try_prove(case, readings) {
@@ -351,6 +358,7 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
         incident.fence.failed_proofs += 1;
     }
     let commanded = case.incident.as_ref().is_some_and(|i| !i.fence.found_off && i.fence.off_at.is_some());
+    let left = case.incident.as_ref().and_then(|i| i.fence.our_off);
     match why {
         NotProven::TooEarly | NotProven::Stale => {
             case.go(Phase::Proving);
@@ -366,6 +374,11 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
             }
             raise_alarm(case, sentence);
             case.go(Phase::SafeCompletion);
+        }
+        // Read before the off left, On says nothing about its effect: the power is read again (rule 30).
+        NotProven::NotOff if readings.last().is_some_and(|r| Some(r.at) <= left) => {
+            case.go(Phase::Proving);
+            case.wake_in(SECOND);
         }
         NotProven::NotOff if readings.last().is_some_and(|r| r.power == Power::On) => {
             // Somebody switched it on, or it was never off: nothing is released, and the power is looked at again.
@@ -557,7 +570,7 @@ pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
         return;
     }
     if off {
-        let held = case.host.held_off.is_some();
+        let held = case.host.held_off.is_some() || ours(case);
         if let Some(incident) = &mut case.incident
             && !held
         {
@@ -759,6 +772,9 @@ pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
 /// The second off of a permitted reimage: the installer is done or failed, and waits for the power (rule 14: it belongs
 /// to the permit).
 pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
+    if reimage::brought_back(case) {
+        return;
+    }
     if case.host.ready() {
         // Somebody brought it back by hand meanwhile: what is Ready is never taken down for an install.
         case.note("brought-back", format!("{}: Ready, though not by our install: nothing is cut", case.host.name));

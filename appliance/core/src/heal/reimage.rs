@@ -3,6 +3,7 @@
 
 use super::begin::next_rung;
 use super::power;
+use crate::assess::NetworkState;
 use crate::command::{Intent, Loudness};
 use crate::decide::Case;
 use crate::event::InstallReport;
@@ -65,6 +66,9 @@ pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
 pub(super) fn installing<R: Rules>(case: &mut Case<'_, R>) {
     let limits = &case.world.limits;
     let now = case.now.elapsed;
+    if brought_back(case) {
+        return;
+    }
     let Some(incident) = &case.incident else { return };
     let opened = incident.ticket_at.unwrap_or(incident.phase_since);
     let (deadline, code, what) = match incident.progress_at {
@@ -80,6 +84,25 @@ pub(super) fn installing<R: Rules>(case: &mut Case<'_, R>) {
     } else {
         case.wake_at(deadline);
     }
+}
+
+/// Whether the host, which was to boot the installer, runs its own system instead: somebody repaired it, or its BMC
+/// ignored the boot order. An installer has no kubelet and no agent; what shows one of them is not cut for an install
+/// that never began.
+pub(super) fn brought_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    let begun = case.incident.as_ref().is_some_and(|i| i.progress_at.is_some() || i.installed);
+    let agent = case.host.assessment.agent.is_some();
+    let lives = case.host.ready() || agent || case.host.assessment.network == NetworkState::Alive;
+    if begun || !lives {
+        return false;
+    }
+    let now = case.now.elapsed;
+    case.note("brought-back", format!("{}: runs its own system, not our installer: nothing is cut", case.host.name));
+    if let Some(incident) = &mut case.incident {
+        incident.booted_at = Some(now);
+    }
+    case.go(Phase::AwaitingReady);
+    true
 }
 
 /// What the installer says.

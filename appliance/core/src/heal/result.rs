@@ -107,6 +107,7 @@ fn powered_on<R: Rules>(case: &mut Case<'_, R>) {
     incident.timings.power_on.get_or_insert(now);
     incident.booted_at = Some(now);
     incident.fence.outlets_off = false;
+    incident.fence.our_off = None;
     if let Some(reservation) = &mut incident.reservation {
         reservation.read_on = true;
     }
@@ -125,6 +126,9 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             power::wrong_machine(case, seen);
             return;
         }
+    }
+    if let (true, Intent::ForceOff { found_off: false }, Some(incident)) = (sent, intent, &mut case.incident) {
+        incident.fence.off_left(case.now.elapsed);
     }
     let refused = |code, what: &str| Explanation::note(code, format!("{what} ({why:?}): tried again"));
     match intent {

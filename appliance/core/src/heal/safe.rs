@@ -89,8 +89,7 @@ pub(super) fn over<R: Rules>(case: &mut Case<'_, R>) {
     if case.incident.as_ref().is_some_and(|i| i.alarmed) {
         if let Some(incident) = &mut case.incident {
             incident.reservation = None;
-            let outlets_off = incident.fence.outlets_off;
-            incident.fence = crate::world::incident::Fence { outlets_off, ..Default::default() };
+            incident.fence = incident.fence.anew();
             incident.released = false;
             incident.alarmed = false;
         }

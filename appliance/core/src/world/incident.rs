@@ -1,5 +1,6 @@
 //! An incident: a host's illness from first suspicion to its one terminal state, with its plan and where it stands.
 
+use crate::command::Intent;
 use crate::explain::Explanation;
 use crate::id::{BootId, ClusterId, DomainId, HostId, IncidentId, JobId, PoolId, StepId};
 use crate::rules::Rule;
@@ -177,7 +178,7 @@ pub struct Running {
     /// Its number.
     pub step: StepId,
     /// What it does.
-    pub intent: crate::command::Intent,
+    pub intent: Intent,
     /// When the command was committed.
     pub issued_at: Elapsed,
     /// When the result is overdue.
@@ -263,6 +264,10 @@ pub struct Fence {
     pub found_off: bool,
     /// When our first off command was sent, as the executor tells.
     pub off_at: Option<Elapsed>,
+    /// When an off of ours last left, or may have left: an Off that shows within its time to take effect is ours, even
+    /// if the power was read On in between. Kept until we switch it on.
+    #[serde(default)]
+    pub our_off: Option<Elapsed>,
     /// We switched its outlets off and have not switched them on again.
     #[serde(default)]
     pub outlets_off: bool,
@@ -274,6 +279,28 @@ pub struct Fence {
     pub failed_proofs: u32,
     /// When proof was first impossible (rule 27's re-reading clock).
     pub unfenced_since: Option<Elapsed>,
+}
+
+impl Incident {
+    /// The executor of the running step is lost: what it was to send may have been sent.
+    pub fn executor_lost(&mut self, now: Elapsed) {
+        if let Some(Running { intent: Intent::ForceOff { found_off: false }, .. }) = self.running.take() {
+            self.fence.off_left(now);
+        }
+    }
+}
+
+impl Fence {
+    /// What was sent cannot be recalled: remembers that an off of ours left, or may have.
+    pub fn off_left(&mut self, at: Elapsed) {
+        self.our_off = self.our_off.max(Some(at));
+    }
+
+    /// A new fence of the same incident: what was sent to the machine stays known.
+    #[must_use]
+    pub fn anew(&self) -> Fence {
+        Fence { outlets_off: self.outlets_off, our_off: self.our_off, ..Fence::default() }
+    }
 }
 
 /// An incident.
