@@ -179,7 +179,9 @@ fn living_illness<R: Rules>(case: &Case<'_, R>) -> Option<Diagnosis> {
         return Some(Diagnosis::ComponentFailed(Component::Etcd, ComponentCause::Unknown));
     }
     let watched = case.view.sight.watch_live_since(&case.world.limits, case.now).is_some();
-    let not_ready = seen.node.is_some_and(|n| n.ready != Some(true));
+    // The node controller writes Unknown for want of a Lease; beside a fresh Lease that is only its last word, not yet
+    // taken back. What the kubelet itself says is False.
+    let not_ready = seen.node.is_some_and(|n| n.ready == Some(false));
     // Kubelets speak to the API through the virtual address: while that is silent, a late Lease of a host that answers
     // is the address's illness, not the host's.
     let watched = watched && !vip_gone(case);

@@ -265,7 +265,7 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
         ));
     }
     let silent = matches!(case.host.assessment.network, NetworkState::Silent | NetworkState::KernelOnly);
-    if silent && case.enforces(2) && leases_late_everywhere(case) {
+    if silent && case.enforces(2) && lease_silence_ms(case).is_some() && leases_late_everywhere(case) {
         // Late Leases of hosts that answer are the API's illness: they prove nothing about this one.
         // A control-plane host has its own /readyz and etcd to speak for it, beside its Lease.
         if !control_plane_dead(case) {
