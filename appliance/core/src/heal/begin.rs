@@ -247,6 +247,15 @@ pub(super) fn component_cure<R: Rules>(case: &mut Case<'_, R>) {
     let cured = diagnose(case).is_none_or(|d| d == Diagnosis::CertificateExpiring) && case.host.ready();
     let now = case.now.elapsed;
     let Some(incident) = &mut case.incident else { return };
+    let marked = case.host.our_cordon.is_some() || case.host.our_taint.is_some();
+    if cured && (marked || incident.timings.off_ordered.is_some()) {
+        // It was taken for worse before: it comes back by the long way, and our marks go with it.
+        incident.reservation = None;
+        incident.ready_since = Some(now);
+        incident.timings.ready.get_or_insert(now);
+        case.go(Phase::Soaking);
+        return;
+    }
     if cured {
         let since = *incident.ready_since.get_or_insert(now);
         incident.timings.ready.get_or_insert(now);

@@ -11,6 +11,7 @@ use crate::explain::Explanation;
 use crate::gate::{self, Spare};
 use crate::id::JobId;
 use crate::rules::{Rule, Rules};
+use crate::signal::Power;
 use crate::world::host::Role;
 use crate::world::incident::{End, Phase};
 
@@ -103,6 +104,27 @@ pub(super) fn brought_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
     }
     case.go(Phase::AwaitingReady);
     true
+}
+
+/// A Node bears its name although the old one was removed: its own system joined by other hands, or the removal did not
+/// last.
+pub(super) fn node_is_back<R: Rules>(case: &mut Case<'_, R>) {
+    let now = case.now.elapsed;
+    let off = case.host.assessment.power == Power::Off && !case.host.assessment.answers();
+    let Some(incident) = &mut case.incident else { return };
+    if off {
+        incident.identity_removed = false;
+        case.go(Phase::Proving);
+        case.wait(Explanation::refusal(41, "node-is-back", "a Node bears its name again: it is removed once more"));
+        return;
+    }
+    incident.booted_at = Some(now);
+    case.host.held_off = None;
+    case.tell(
+        Loudness::Page,
+        Explanation::refusal(31, "came-back", "it runs and has a Node again, not by us: no credential is minted"),
+    );
+    case.go(Phase::AwaitingReady);
 }
 
 /// What the installer says.

@@ -194,6 +194,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
                 format!("the old identity could not be removed ({why:?}): tried again"),
             ));
         }
+        Intent::MintCredential(_) if why == Failure::CameBack => reimage::node_is_back(case),
         Intent::MintCredential(_) => case.wait(refused("mint-failed", "the join credential could not be minted")),
         Intent::Promote(spare) => {
             if why == Failure::WrongMachine

@@ -55,6 +55,8 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
             .chain([K::DeleteVolumeAttachments, K::DeleteNode])
             .map(Call::Cluster)
             .collect(),
+        // A Node of that name is there again: it needs no credential, and the name is not ours to give (rule 41).
+        Intent::MintCredential(_) if run.enforces(41) => cluster(&[K::ReadNode, K::MintCredential]),
         Intent::MintCredential(_) => cluster(&[K::MintCredential]),
         Intent::Promote(spare) => vec![
             Call::Cluster(K::MintCredential),
@@ -110,6 +112,10 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
         Some(Then::Skip(calls)) => state.at += calls,
         Some(Then::AlreadySo) => return NextCall::Done(StepResult::AlreadySo),
         Some(Then::Again(span)) if !over && (idempotent || !state.sent) => {
+            if matches!(run.command.intent(), Intent::MintCredential(_)) {
+                // What was read before the wait may be so no longer.
+                state.at = 0;
+            }
             return NextCall::WaitUntil(now.elapsed.plus(span));
         }
         Some(Then::Again(_)) => return failed(out_of_time(current), &state.readings, state.sent),
@@ -175,6 +181,10 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
             _ => Then::Fail(Failure::BootNotSet),
         },
         Call::Cluster(ClusterCall::ReadNode) => match reply {
+            Reply::Node { node, .. } if matches!(run.command.intent(), Intent::MintCredential(_)) => match node {
+                Some(_) => Then::Fail(Failure::CameBack),
+                None => Then::Next,
+            },
             // The boot changed already: the reboot that we had ordered has happened.
             Reply::Node { node: Some(node), .. } if run.target().boot_before.is_some_and(|b| b != node.boot) => {
                 Then::AlreadySo
