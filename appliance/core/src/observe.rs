@@ -90,7 +90,10 @@ fn boots<R: Rules>(case: &mut Case<'_, R>) {
         remember(&mut case.host.history.boots, now, 8);
     }
     if case.host.ready() && case.host.history.last_boot != Some(node.boot) {
-        if let Some(booted) = case.incident.as_ref().and_then(|i| i.booted_at) {
+        // Only the first boot after a power-on of ours tells how long a boot takes; a host that restarts again and again
+        // would teach an ever longer one.
+        let first = case.incident.as_ref().is_some_and(|i| i.boot_before == case.host.history.last_boot);
+        if let Some(booted) = booted_at.filter(|_| first) {
             // A slow upper mark: the longest of what was seen, falling by a tenth at each shorter boot.
             let took = now.since(booted);
             let learned = case.host.history.boot_p99_ms.unwrap_or(0);
