@@ -21,6 +21,7 @@ fn main() {
     let mut uncured: BTreeMap<String, u64> = BTreeMap::new();
     let mut by_cure: BTreeMap<String, u64> = BTreeMap::new();
     let mut breaches: BTreeMap<String, u64> = BTreeMap::new();
+    let mut spans: BTreeMap<String, Vec<(u64, u64, u64)>> = BTreeMap::new();
     let mut proven: Vec<u64> = Vec::new();
     for seed in first..=last {
         let mut settings = Settings::new(seed, u32::try_from(hosts).unwrap_or(50), hours);
@@ -62,6 +63,12 @@ fn main() {
                     incident.opened_at,
                     incident.ended_at
                 );
+            }
+            if !incident.held_up()
+                && let (Some(permit), Some(released)) = (incident.permit_ms, incident.released_ms)
+            {
+                let key = format!("{} {:?}", incident.fault.unwrap_or("-"), incident.diagnosis);
+                spans.entry(key).or_default().push((permit, incident.proven_ms.unwrap_or(0), released));
             }
             proven.extend(incident.proven_ms);
         }
@@ -113,5 +120,23 @@ fn main() {
     }
     proven.sort_unstable();
     let at = |p: usize| proven.get(proven.len().saturating_sub(1) * p / 100).copied().unwrap_or(0);
+    println!("silence to permit, proof, release, where nothing held it up (count, p50, p95):");
+    for (key, all) in &spans {
+        let at = |pick: fn(&(u64, u64, u64)) -> u64, p: usize| {
+            let mut sorted: Vec<u64> = all.iter().map(pick).collect();
+            sorted.sort_unstable();
+            sorted[(sorted.len() - 1) * p / 100]
+        };
+        println!(
+            "  {key}: {} permit {} {} proof {} {} release {} {}",
+            all.len(),
+            at(|s| s.0, 50),
+            at(|s| s.0, 95),
+            at(|s| s.1, 50),
+            at(|s| s.1, 95),
+            at(|s| s.2, 50),
+            at(|s| s.2, 95)
+        );
+    }
     println!("silence to proof: n {} p50 {} p95 {}", proven.len(), at(50), at(95));
 }
