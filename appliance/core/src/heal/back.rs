@@ -45,7 +45,9 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
     let booted = *incident.booted_at.get_or_insert(now);
     let rung = incident.current_rung();
     let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot;
-    if returned(case) || (!acted && diagnose(case).is_none()) {
+    let untouched = !acted && diagnose(case).is_none();
+    let serves = case.host.ready() && case.host.assessment.answers();
+    if returned(case) || (untouched && serves) {
         if let Some(incident) = &mut case.incident {
             incident.timings.ready.get_or_insert(now);
             incident.ready_since = Some(now);
@@ -56,6 +58,11 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
         case.host.held_off = None;
         case.note("ready", format!("{}: Ready again", case.host.name));
         case.go(Phase::Soaking);
+        return;
+    }
+    if untouched {
+        // Nothing was done to it and nothing is wrong with it: only the API is missing to say Ready.
+        case.wait(Explanation::note("not-yet-ready", "it answers; the API does not say Ready yet"));
         return;
     }
     let budget = match rung {
