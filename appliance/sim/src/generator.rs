@@ -13,6 +13,7 @@ use healing::world::host::Role;
 #[derive(Debug, Clone)]
 pub struct Generator {
     chance: Chance,
+    hosts: u64,
     mean_ms: Millis,
     from: WorldTime,
     until: WorldTime,
@@ -103,6 +104,30 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::Flapping, 8),
 ];
 
+/// A site of this many hosts has site-wide trouble as often as its weights say.
+const USUAL_HOSTS: u64 = 100;
+
+impl Kind {
+    /// Trouble of the whole site or of a cluster: there is no more of it because a site has more hosts.
+    fn wide(self) -> bool {
+        matches!(
+            self,
+            Kind::AppliancePartition
+                | Kind::Management
+                | Kind::Api
+                | Kind::VipDead
+                | Kind::LeaseStorm
+                | Kind::People
+                | Kind::ControlPlane
+                | Kind::Quorum
+                | Kind::Storage
+                | Kind::ShareLost
+                | Kind::SitePower
+                | Kind::Appliance
+        )
+    }
+}
+
 impl Generator {
     /// For so many hosts and a run of so long. Nothing new happens in the first ten minutes and after `until`; what
     /// comes between is dense enough that the mean over the whole run is one per ten host-hours.
@@ -111,7 +136,7 @@ impl Generator {
         let from = 10 * MINUTE;
         let active_ms = until.saturating_sub(from).max(1);
         let mean_ms = 10 * HOUR * active_ms / run_ms.max(1) / u64::from(hosts.max(1));
-        Generator { chance: Chance::new(seed ^ 0xfa17), mean_ms: mean_ms.max(1), from, until }
+        Generator { chance: Chance::new(seed ^ 0xfa17), hosts: u64::from(hosts), mean_ms: mean_ms.max(1), from, until }
     }
 
     /// When the first one comes.
@@ -131,17 +156,23 @@ impl Generator {
         if reality.at > self.until {
             return None;
         }
+        let mut kind = self.kind();
+        while kind.wide() && self.hosts > USUAL_HOSTS && self.chance.below(self.hosts) >= USUAL_HOSTS {
+            kind = self.kind();
+        }
+        self.fill(kind, reality)
+    }
+
+    fn kind(&mut self) -> Kind {
         let total: u64 = WEIGHTS.iter().map(|(_, w)| w).sum();
         let mut at = self.chance.below(total);
-        let mut kind = Kind::Kernel;
-        for (k, weight) in WEIGHTS {
+        for (kind, weight) in WEIGHTS {
             if at < *weight {
-                kind = *k;
-                break;
+                return *kind;
             }
             at -= weight;
         }
-        self.fill(kind, reality)
+        Kind::Kernel
     }
 
     fn minutes(&mut self, low: u64, high: u64) -> Millis {

@@ -127,7 +127,9 @@ impl Person {
                 plan.push((at + MINUTE, Act::Order(Operator::ReleaseHosts { cluster: cluster.id, hosts })));
             }
         }
-        if self.chance.percent(2) {
+        // Who has more hosts does not pause the site for each of them.
+        let hosts = world.hosts.len() as u64;
+        if self.chance.percent(2) && (hosts <= 100 || self.chance.below(hosts) < 100) {
             plan.push((at, Act::Order(Operator::Pause { scope: Scope::Site, paused: true })));
             let span = self.chance.between(MINUTE, 4 * MINUTE);
             plan.push((at + span, Act::Order(Operator::Pause { scope: Scope::Site, paused: false })));

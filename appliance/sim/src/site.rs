@@ -100,13 +100,15 @@ impl Site {
         site
     }
 
-    /// A site of so many hosts, spread over racks, PDUs, switches and chassis, in one to three clusters with one to
+    /// A site of so many hosts, spread over racks, PDUs, switches and chassis, in one to three clusters (more if one would have
+    /// over 400 hosts) with one to
     /// five control-plane hosts, with storage hosts, spares, unlabelled, unbound and *self* hosts, as the seed wills.
     #[must_use]
     pub fn uniform(hosts: u32, seed: u64) -> Site {
         let mut chance = Chance::new(seed ^ 0x517e);
         let mut site = Site::empty(seed);
-        let clusters = if hosts < 20 { 1 } else { 1 + chance.below(3) as u32 };
+        let few = if hosts < 20 { 1 } else { 1 + chance.below(3) as u32 };
+        let clusters = few.max(hosts / 400);
         let spares = if hosts < 10 { 0 } else { (hosts / 16).max(1) };
         let share = (hosts - spares.min(hosts)) / clusters;
         let mut placed = 0;

@@ -141,7 +141,7 @@ impl Checker for Budgets {
                 _ => {}
             }
         }
-        if decided.changes.iter().any(|c| matches!(c, healing::event::Change::Incident(_))) {
+        if super::reserves(decided) {
             found.extend(concurrency(decided));
         }
         found

@@ -290,7 +290,9 @@ impl Checker for Steps {
                 ));
             }
         }
-        found.extend(storage_pairs(decided));
+        if super::reserves(decided) {
+            found.extend(storage_pairs(decided));
+        }
         found
     }
 }

@@ -42,8 +42,8 @@ impl Checker for Ends {
         if let Event::Operator(Operator::ReturnHost(host)) = decided.event {
             self.heals.remove(host);
         }
-        if matches!(decided.event, Event::Stalled { .. } | Event::Started { .. }) {
-            // Nobody can speak who does not run.
+        if matches!(decided.event, Event::Stalled { .. } | Event::Started { .. } | Event::Store { .. }) {
+            // Nobody can speak who does not run, or who has nothing to write on.
             self.last_word.values_mut().for_each(|word| *word = now);
         }
         for notice in decided.notices {

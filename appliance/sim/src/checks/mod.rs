@@ -11,7 +11,7 @@ mod tallies;
 
 use crate::watch::{Breach, Called, Checker, Decided, Ordered, WorldTime};
 use healing::command::{BmcCall, Call, Intent};
-use healing::event::{Event, View};
+use healing::event::{Change, Event, View};
 use healing::id::HostId;
 use healing::rules::Rule;
 use healing::world::incident::Incident;
@@ -49,6 +49,11 @@ pub(crate) fn disruptive<'a>(decided: &'a Decided<'_>) -> impl Iterator<Item = (
         };
         counts.then_some((ordered, incident))
     })
+}
+
+/// Whether an incident that holds a permit changed: only then can too many of them be open.
+pub(crate) fn reserves(decided: &Decided<'_>) -> bool {
+    decided.changes.iter().any(|change| matches!(change, Change::Incident(i) if i.reservation.is_some()))
 }
 
 /// The host's view that an event carried.

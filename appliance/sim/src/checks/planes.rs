@@ -51,6 +51,9 @@ impl Checker for Planes {
                 say(19, format!("{} is taken down while somebody else works on the control plane", host.name));
             }
         }
+        if !super::reserves(decided) {
+            return found;
+        }
         let mut open: BTreeMap<ClusterId, u32> = BTreeMap::new();
         for incident in world.incidents.values() {
             if let Some(reservation) = incident.reservation.as_ref().filter(|r| r.control_plane)

@@ -4,8 +4,13 @@ use super::breach;
 use crate::watch::{Breach, Checker, Decided, GroundTruth};
 use healing::world::tally::Tallies as Counts;
 
+/// Up to this many hosts the count is made after every event.
+const EVERY_EVENT_HOSTS: usize = 100;
+
 #[derive(Debug, Default)]
-pub(crate) struct Tallies;
+pub(crate) struct Tallies {
+    unchecked: usize,
+}
 
 impl Checker for Tallies {
     fn decided(&mut self, decided: &Decided<'_>, _truth: &dyn GroundTruth) -> Vec<Breach> {
@@ -13,6 +18,13 @@ impl Checker for Tallies {
             return Vec::new();
         }
         let world = decided.world;
+        // A count costs as much as there are hosts. In a large fleet it is made before anything is ordered, and between
+        // orders after so many events that its cost per event stays that of a small one.
+        self.unchecked += EVERY_EVENT_HOSTS;
+        if decided.ordered.is_empty() && self.unchecked < world.hosts.len() {
+            return Vec::new();
+        }
+        self.unchecked = 0;
         let fresh = Counts::recount(world.hosts.values(), world.incidents.values(), world.tallies.actions.clone());
         let mut breaches = Vec::new();
         if fresh.normalised() != world.tallies.clone().normalised() {
