@@ -19,6 +19,8 @@ use std::time::Duration;
 const INCIDENTS_KEPT: i64 = 100_000;
 /// Outbox rows kept at most: what is older is dead and shown as such.
 const OUTBOX_KEPT: i64 = 100_000;
+/// Rows of the audit that stay when a snapshot is taken; older ones go behind a signed checkpoint.
+const AUDIT_KEPT: u32 = 1_000_000;
 
 /// The journal of a data directory.
 #[derive(Debug)]
@@ -259,10 +261,17 @@ impl SqliteJournal {
         if found != expected {
             return Err(JournalError::Conflict { expected, found });
         }
+        let mut policy = meta_number(&mut transaction, "policy_version").await?;
         let mut seq = expected;
         for entry in entries {
             seq += 1;
-            insert(&mut transaction, seq, epoch, entry).await?;
+            for change in &entry.changes {
+                if let Change::Limits { version, .. } = change {
+                    policy = u64::from(*version);
+                    set_meta(&mut transaction, "policy_version", &policy.to_string()).await?;
+                }
+            }
+            insert(&mut transaction, seq, epoch, policy, entry).await?;
         }
         set_meta(&mut transaction, "seq", &seq.to_string()).await?;
         transaction.commit().await.or_wrong()?;
@@ -301,7 +310,13 @@ async fn identify(directory: &DataDir, connection: &mut SqliteConnection) -> Res
     Ok(restored)
 }
 
-async fn insert(transaction: &mut SqliteConnection, seq: u64, epoch: u64, entry: &Entry) -> Result<(), JournalError> {
+async fn insert(
+    transaction: &mut SqliteConnection,
+    seq: u64,
+    epoch: u64,
+    policy: u64,
+    entry: &Entry,
+) -> Result<(), JournalError> {
     sqlx::query(
         "INSERT INTO journal (seq, epoch, elapsed_ms, wall_ms, core_version, policy_version, event, changes, commands, notices) \
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -311,7 +326,7 @@ async fn insert(transaction: &mut SqliteConnection, seq: u64, epoch: u64, entry:
     .bind(number(entry.now.elapsed.0))
     .bind(entry.now.wall_ms)
     .bind(env!("CARGO_PKG_VERSION"))
-    .bind(0i64)
+    .bind(number(policy))
     .bind(json(&entry.event)?)
     .bind(json(&entry.changes)?)
     .bind(json(&entry.commands)?)
@@ -560,7 +575,8 @@ impl Journal for SqliteJournal {
             .execute(&mut *transaction)
             .await
             .or_wrong()?;
-        transaction.commit().await.or_wrong()
+        transaction.commit().await.or_wrong()?;
+        self.trim_audit(AUDIT_KEPT).await
     }
 }
 
