@@ -266,6 +266,12 @@ impl<'a, R: Rules> Case<'a, R> {
         if age > 10 * crate::time::MINUTE { limits.retry_ms * 6 } else { limits.retry_ms }
     }
 
+    /// It is Ready and answers the network: a Node that says Ready may only be what was last seen of a host that is gone.
+    #[must_use]
+    pub fn serves_now(&self) -> bool {
+        self.host.ready() && self.host.assessment.answers()
+    }
+
     /// No longer waits.
     pub fn stop_waiting(&mut self) {
         let now = self.now.elapsed;

@@ -7,6 +7,7 @@ use crate::diagnose::diagnose;
 use crate::explain::Explanation;
 use crate::gate;
 use crate::rules::Rules;
+use crate::signal::Power;
 use crate::time::DAY;
 use crate::world::host::{Lifecycle, remember, within};
 use crate::world::incident::{BootFailure, Diagnosis, End, Phase, Rung};
@@ -46,7 +47,7 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
     let rung = incident.current_rung();
     let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot;
     let untouched = !acted && diagnose(case).is_none();
-    let serves = case.host.ready() && case.host.assessment.answers();
+    let serves = case.serves_now();
     if returned(case) || (untouched && serves) {
         if let Some(incident) = &mut case.incident {
             incident.timings.ready.get_or_insert(now);
@@ -58,6 +59,12 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
         case.host.held_off = None;
         case.note("ready", format!("{}: Ready again", case.host.name));
         case.go(Phase::Soaking);
+        return;
+    }
+    let held = case.incident.as_ref().is_some_and(|i| case.host.held_off == Some(i.id));
+    if held && case.host.assessment.power == Power::Off && !case.host.assessment.answers() {
+        // Nobody has switched it on: the fence was interrupted, and is taken up where it was.
+        case.go(Phase::Proving);
         return;
     }
     if untouched {
@@ -120,12 +127,12 @@ pub(super) fn soaking<R: Rules>(case: &mut Case<'_, R>) {
 /// Ready and answering since the soak began, as far as we saw: a stall or a restart voids what was seen.
 fn soaked<R: Rules>(case: &Case<'_, R>) -> bool {
     let seen = case.incident.as_ref().is_some_and(|i| i.ready_since.is_some());
-    case.host.ready() && case.host.assessment.answers() && (seen || !case.enforces(47))
+    case.serves_now() && (seen || !case.enforces(47))
 }
 
 /// While the canary runs or the host is being returned, a gap in Ready voids the soak.
 pub(super) fn watch_soak<R: Rules>(case: &mut Case<'_, R>) {
-    let whole = case.host.ready() && case.host.assessment.answers();
+    let whole = case.serves_now();
     if let Some(incident) = &mut case.incident
         && matches!(incident.phase, Phase::Canary | Phase::Returning)
         && !whole

@@ -127,9 +127,14 @@ pub(super) fn looked<R: Rules>(case: &mut Case<'_, R>, look: &LastLook) {
     order_off(case, found_off);
 }
 
-/// An off of ours left so short a time ago that an Off now is its effect, not somebody else's (rule 31).
+/// An Off now is the effect of an off of ours, not somebody else's (rule 31): we hold the host off, or one left so short
+/// a time ago that it takes effect only now.
 fn ours<R: Rules>(case: &Case<'_, R>) -> bool {
-    let left = case.incident.as_ref().and_then(|i| i.fence.our_off);
+    let Some(incident) = &case.incident else { return false };
+    if case.host.held_off == Some(incident.id) && !incident.fence.found_off {
+        return true;
+    }
+    let left = incident.fence.our_off;
     left.is_some_and(|at| case.since(at) < case.world.limits.effect_ms)
 }
 
@@ -192,7 +197,7 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
     }
     // After a restart the host may be back; what was sent is seen by reading, and a living host is not cut again.
     let installing = case.incident.as_ref().is_some_and(|i| i.installed);
-    if case.host.ready() && !installing && case.enforces(1) {
+    if case.serves_now() && !installing && case.enforces(1) {
         case.go(Phase::AwaitingReady);
         return;
     }
@@ -508,7 +513,7 @@ pub(super) fn unfenced<R: Rules>(case: &mut Case<'_, R>) {
     if (!touched && came_back(case)) || denied(case) {
         return;
     }
-    if case.host.ready() && touched {
+    if case.serves_now() && touched {
         // It is back, whatever its BMC says.
         case.go(Phase::AwaitingReady);
         return;
@@ -775,7 +780,7 @@ pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
     if reimage::brought_back(case) {
         return;
     }
-    if case.host.ready() {
+    if case.serves_now() {
         // Somebody brought it back by hand meanwhile: what is Ready is never taken down for an install.
         case.note("brought-back", format!("{}: Ready, though not by our install: nothing is cut", case.host.name));
         case.go(Phase::AwaitingReady);

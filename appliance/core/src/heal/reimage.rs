@@ -93,7 +93,7 @@ pub(super) fn installing<R: Rules>(case: &mut Case<'_, R>) {
 pub(super) fn brought_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
     let begun = case.incident.as_ref().is_some_and(|i| i.progress_at.is_some() || i.installed);
     let agent = case.host.assessment.agent.is_some();
-    let lives = case.host.ready() || agent || case.host.assessment.network == NetworkState::Alive;
+    let lives = case.serves_now() || agent || case.host.assessment.network == NetworkState::Alive;
     if begun || !lives {
         return false;
     }
