@@ -8,12 +8,13 @@ pub mod seeds;
 #[cfg(feature = "lab")]
 mod simulate;
 
+use crate::store::JournalError;
 use clap::{Parser, Subcommand};
 use output::Exit;
 
 /// Heals bare-metal Kubernetes nodes from outside the cluster.
 #[derive(Debug, Parser)]
-#[command(name = "rackmedic", version, about, arg_required_else_help = true)]
+#[command(name = "rackmedic", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -49,7 +50,8 @@ impl Cli {
 /// A wrong command line or a wrong file that it names is a matter of usage; everything else is a failure.
 #[must_use]
 pub fn exit_of(error: &anyhow::Error) -> Exit {
-    let usage = error.is::<policy_file::PolicyFileError>() || error.is::<Usage>();
+    let nothing_there = matches!(error.downcast_ref(), Some(JournalError::NoDatabase(_)));
+    let usage = error.is::<policy_file::PolicyFileError>() || error.is::<Usage>() || nothing_there;
     if usage { Exit::Usage } else { Exit::Failed }
 }
 

@@ -91,6 +91,9 @@ pub enum JournalError {
         "the disk of the data directory is full: nothing was written, the appliance only observes; free some space"
     )]
     Full,
+    /// There is no database where one was named.
+    #[error("{0}: there is no database here; name the data directory of an appliance")]
+    NoDatabase(String),
     /// The disk failed.
     #[error("the data directory cannot be read or written ({0}): the appliance only observes; look at the disk")]
     Io(String),

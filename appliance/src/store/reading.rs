@@ -26,8 +26,7 @@ impl Records {
     pub async fn open(directory: &Path) -> Result<(Records, World), JournalError> {
         let path = database(directory);
         if !path.exists() {
-            let hint = "there is no database here; name the data directory";
-            return Err(JournalError::Io(format!("{}: {hint}", path.display())));
+            return Err(JournalError::NoDatabase(path.display().to_string()));
         }
         let mut connection = SqliteConnection::connect_with(&read_only(&path)).await.map_err(|e| wrong(&e))?;
         let first: Option<i64> =

@@ -587,10 +587,7 @@ impl Journal for SqliteJournal {
 pub async fn verify_audit(directory: &Path) -> Result<Verified, JournalError> {
     let path = database(directory);
     if !path.exists() {
-        return Err(JournalError::Io(format!(
-            "{}: there is no database here; name the data directory",
-            path.display()
-        )));
+        return Err(JournalError::NoDatabase(path.display().to_string()));
     }
     let mut connection = read_only(&path).connect().await.or_wrong()?;
     let key = meta(&mut connection, "audit_key").await?.and_then(|k| unhex(&k).try_into().ok());
