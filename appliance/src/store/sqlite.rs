@@ -42,6 +42,8 @@ pub(super) fn wrong(error: &sqlx::Error) -> JournalError {
         return match primary {
             Some(13) => JournalError::Full,
             Some(11 | 26) => JournalError::Corrupt(text),
+            // A file that was emptied, or is somebody else's database.
+            Some(1) if text.contains("no such table") => JournalError::Corrupt(text),
             _ => JournalError::Io(text),
         };
     }
