@@ -99,7 +99,7 @@ fn what_is_wrong_on_the_command_line_or_in_its_files_is_said_with_its_place_and_
 }
 
 #[test]
-fn a_data_directory_without_a_database_fails_with_the_next_step() {
+fn a_data_directory_without_a_database_is_a_wrong_argument_with_the_next_step() {
     let policy = file("empty.toml", "");
     let nowhere: [&[&str]; 2] = [
         &["audit", "verify", "--data-dir", "/nowhere"],
@@ -107,7 +107,7 @@ fn a_data_directory_without_a_database_fails_with_the_next_step() {
     ];
     for arguments in nowhere {
         let output = rackmedic(arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("name the data directory"), "{}", text(&output.stderr));
     }
 }

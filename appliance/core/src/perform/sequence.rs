@@ -181,10 +181,9 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
             _ => Then::Fail(Failure::BootNotSet),
         },
         Call::Cluster(ClusterCall::ReadNode) => match reply {
-            Reply::Node { node, .. } if matches!(run.command.intent(), Intent::MintCredential(_)) => match node {
-                Some(_) => Then::Fail(Failure::CameBack),
-                None => Then::Next,
-            },
+            Reply::Node { node: Some(_), .. } if matches!(run.command.intent(), Intent::MintCredential(_)) => {
+                Then::Fail(Failure::CameBack)
+            }
             // The boot changed already: the reboot that we had ordered has happened.
             Reply::Node { node: Some(node), .. } if run.target().boot_before.is_some_and(|b| b != node.boot) => {
                 Then::AlreadySo
