@@ -2,8 +2,8 @@
 
 use super::{POLL_MS, State, StepRun, failed, keep, right_machine};
 use crate::assess::NetworkState;
-use crate::command::{BmcCall, Call, ClusterCall, Failure, Intent, NextCall, Observation, Reply, StepResult};
-use crate::fence::Reading;
+use crate::command::{BmcCall, Call, ClusterCall, Failure, Intent, NextCall, Observation, Reply, StepResult, Warrant};
+use crate::fence::{Reading, Witness};
 use crate::rules::Rules;
 use crate::signal::{BmcTrouble, BootStage, Power};
 use crate::time::{Millis, Now, SECOND};
@@ -49,12 +49,13 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
         ],
         Intent::CloseTicket(job) => vec![Call::CloseTicket(job)],
         // The etcd member by its ID first (rule 20), then what names the node (rule 41).
-        Intent::RemoveIdentity { etcd_member } => etcd_member
-            .map(K::RemoveEtcdMember)
-            .into_iter()
-            .chain([K::DeleteVolumeAttachments, K::DeleteNode])
-            .map(Call::Cluster)
-            .collect(),
+        // Whoever bore witness to the Off is asked right before each (rule 23): the API may keep us waiting meanwhile.
+        Intent::RemoveIdentity { etcd_member } => {
+            let removals =
+                etcd_member.map(K::RemoveEtcdMember).into_iter().chain([K::DeleteVolumeAttachments, K::DeleteNode]);
+            let asked = off_witness(run).filter(|_| run.enforces(23));
+            removals.flat_map(|call| asked.into_iter().chain([Call::Cluster(call)])).collect()
+        }
         // A Node of that name is there again: it needs no credential, and the name is not ours to give (rule 41).
         Intent::MintCredential(_) if run.enforces(41) => cluster(&[K::ReadNode, K::MintCredential]),
         Intent::MintCredential(_) => cluster(&[K::MintCredential]),
@@ -74,6 +75,20 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
         | Intent::PowerOn { .. }
         | Intent::Release { .. } => Vec::new(),
     }
+}
+
+/// Where the Off of the step's proof can be read again.
+fn off_witness<R: Rules>(run: &StepRun<R>) -> Option<Call> {
+    match run.command.warrant() {
+        Warrant::Proof(proof) if proof.witness() == Witness::Outlets => Some(Call::ReadOutlets),
+        Warrant::Proof(_) => Some(Call::Bmc(run.command.target.host, BmcCall::ReadPower)),
+        Warrant::Free | Warrant::Permit(_) => None,
+    }
+}
+
+/// A person said that it is off, since its BMC cannot: what the BMC does not answer changes nothing then.
+fn confirmed_by_person<R: Rules>(run: &StepRun<R>) -> bool {
+    matches!(run.command.warrant(), Warrant::Proof(proof) if proof.witness() == Witness::Human)
 }
 
 /// What a reply leads to.
@@ -112,9 +127,10 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
         Some(Then::Skip(calls)) => state.at += calls,
         Some(Then::AlreadySo) => return NextCall::Done(StepResult::AlreadySo),
         Some(Then::Again(span)) if !over && (idempotent || !state.sent) => {
-            if matches!(run.command.intent(), Intent::MintCredential(_)) {
+            let reread = matches!(run.command.intent(), Intent::MintCredential(_) | Intent::RemoveIdentity { .. });
+            if reread && matches!(current, Some(Call::Cluster(_))) {
                 // What was read before the wait may be so no longer.
-                state.at = 0;
+                state.at = state.at.saturating_sub(1);
             }
             return NextCall::WaitUntil(now.elapsed.plus(span));
         }
@@ -157,7 +173,9 @@ fn out_of_time(call: Option<Call>) -> Failure {
 }
 
 fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) -> Then {
+    let removal = matches!(run.command.intent(), Intent::RemoveIdentity { .. });
     match reply {
+        Reply::BmcTrouble(_) if removal && confirmed_by_person(run) => return Then::Next,
         Reply::BmcTrouble(BmcTrouble::Refused) => return Then::Fail(Failure::BmcRefused),
         // A stage that cannot be read stops nothing; the power reading behind it decides.
         Reply::BmcTrouble(_) if matches!(call, Call::Bmc(_, BmcCall::ReadStage)) => return Then::Next,
@@ -203,6 +221,11 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
             }
             _ => Then::Next,
         },
+        Call::ReadOutlets if removal => match reply {
+            Reply::Flag(true) => Then::Next,
+            Reply::Flag(false) => Then::Fail(Failure::CameBack),
+            _ => Then::Again(RETRY_MS),
+        },
         Call::ReadOutlets => match reply {
             Reply::Flag(true) => {
                 if let State::Sequence(state) = &mut run.state {
@@ -240,6 +263,8 @@ fn power<R: Rules>(run: &mut StepRun<R>, host: crate::id::HostId, reply: &Reply,
         _ => 0,
     };
     match (intent, reading.power) {
+        (Intent::RemoveIdentity { .. }, Power::Off) => Then::Next,
+        (Intent::RemoveIdentity { .. }, Power::On | Power::Transitioning) => Then::Fail(Failure::CameBack),
         (Intent::SoftReboot, Power::On) => Then::Next,
         (Intent::SoftReboot, _) => Then::Fail(Failure::ForeignChange),
         (Intent::ArmBoot(_), Power::Off) => Then::Next,
