@@ -259,6 +259,8 @@ pub enum Failure {
     ApiRefused,
     /// Pods or volumes stayed to the end.
     NotReleased,
+    /// Pods and volumes are gone; our taint could not be taken away.
+    TaintStays,
     /// The agent did not answer.
     AgentSilent,
     /// The canary did not run.

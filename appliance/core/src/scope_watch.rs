@@ -171,7 +171,8 @@ fn correlated<R: Rules>(case: &mut Case<'_, R>, id: DomainId, fell_silent: bool)
         && last.since(first) <= limits.domain_window_ms
         && on >= count
         && domain.kind != DomainKind::Unlabelled;
-    if whole && known.is_none_or(|c| !c.outage) {
+    // The record of an earlier outage, kept alive by a host that never came back, says nothing about this one.
+    if whole && known.is_none_or(|c| !c.outage || apart(c.since, first) > limits.domain_window_ms) {
         let sentence = format!("all {count} hosts of {} went silent within 10 s with their power on", domain.name);
         put(case, id, first, limits.domain_wait_ms, true);
         case.tell(Loudness::Page, Explanation::refusal(5, "domain-outage", sentence));
@@ -181,7 +182,8 @@ fn correlated<R: Rules>(case: &mut Case<'_, R>, id: DomainId, fell_silent: bool)
     let close = 1 + near().count() as u64;
     // A loss that was taken care of before is another one: hosts that have been silent for long keep its record alive.
     let began = near().map(|s| s.0).chain([own.0]).min().unwrap_or(own.0);
-    let fresh = known.is_none_or(|c| !c.outage && apart(c.since, began) > limits.pair_window_ms);
+    let waits = known.is_some_and(|c| c.outage && case.now.elapsed < c.not_before);
+    let fresh = !waits && known.is_none_or(|c| apart(c.since, began) > limits.pair_window_ms);
     if fell_silent && fresh && close >= 2 && close * 100 >= watched * limits.pair_percent {
         let sentence = format!("{close} hosts of {} went silent within 60 s: one canary is healed first", domain.name);
         put(case, id, began, limits.pair_wait_ms, false);

@@ -244,6 +244,7 @@ impl Site {
             freeze_ended: None,
             careful: None,
             released_hosts: Vec::new(),
+            released_at: None,
         });
         id
     }

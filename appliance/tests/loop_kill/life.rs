@@ -253,6 +253,7 @@ fn configuration() -> Vec<Config> {
             freeze_ended: None,
             careful: None,
             released_hosts: Vec::new(),
+            released_at: None,
         })),
         Config::Pool(Box::new(Pool {
             id: PoolId(1),

@@ -35,6 +35,7 @@ pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> O
                     new.freeze_ended = old.freeze_ended;
                     new.careful = old.careful;
                     new.released_hosts.clone_from(&old.released_hosts);
+                    new.released_at = old.released_at;
                 }
                 // A new cluster only observes until a person arms it (rule 52).
                 None => new.armed = false,

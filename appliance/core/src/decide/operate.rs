@@ -86,6 +86,7 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
                 let mut new = old.clone();
                 new.released_hosts.clone_from(hosts);
                 new.released_hosts.truncate(64);
+                new.released_at = Some(now.elapsed);
                 out.changes.push(Change::Cluster(Box::new(new)));
             }
             None => refuse(&mut out, now, "no-such-cluster", format!("there is no cluster {}", cluster.0)),

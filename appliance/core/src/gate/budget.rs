@@ -55,7 +55,8 @@ pub(super) fn ready_share<R: Rules>(case: &Case<'_, R>) -> Answer {
     if !case.enforces(12) || !counted {
         return Ok(());
     }
-    let ready = u64::from(tally.ready.saturating_sub(u32::from(case.host.ready())));
+    // The counts hold this host as it was before this event.
+    let ready = u64::from(tally.ready.saturating_sub(u32::from(case.before.ready())));
     if ready * 100 < u64::from(tally.schedulable) * case.world.limits.ready_min_percent {
         return Err(Explanation::refusal(
             12,

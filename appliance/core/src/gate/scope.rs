@@ -26,7 +26,10 @@ pub(super) fn api<R: Rules>(case: &Case<'_, R>) -> Answer {
 pub(super) fn storm<R: Rules>(case: &Case<'_, R>) -> Answer {
     let Some(cluster) = case.cluster() else { return Ok(()) };
     let limits = &case.world.limits;
-    let named = cluster.released_hosts.contains(&case.host.id);
+    // A person who named it knew of the freeze until then, not of one that came later.
+    let began = cluster.freeze.map(|f| f.since).or(cluster.careful.map(|c| c.since));
+    let named = cluster.released_hosts.contains(&case.host.id)
+        && cluster.released_at.is_some_and(|at| began.is_none_or(|since| since <= at));
     if case.enforces(5) && cluster.freeze.is_some() && !named {
         return Err(Explanation::refusal(
             5,
@@ -57,10 +60,11 @@ pub(super) fn domains<R: Rules>(case: &Case<'_, R>) -> Answer {
     if !case.enforces(5) {
         return Ok(());
     }
-    let named = case.cluster().is_some_and(|c| c.released_hosts.contains(&case.host.id));
+    let named = case.cluster().filter(|c| c.released_hosts.contains(&case.host.id)).and_then(|c| c.released_at);
     for id in &case.host.domains {
         let Some(care) = case.domain(*id).and_then(|d| d.correlated) else { continue };
-        if !named {
+        // A person who named it knew of the losses until then, not of one that came later.
+        if named.is_none_or(|at| care.since > at) {
             careful(case, &care, 5)?;
         }
     }

@@ -163,7 +163,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             off_failed(case, Failure::Answered, readings, false);
         }
         Intent::OutletsOff => power::no_proof(case, "its outlets could not be switched off and read"),
-        Intent::Release { keep_taint } => release_failed(case, why, keep_taint),
+        Intent::Release { .. } => release_failed(case, why),
         Intent::PowerOn { .. } => {
             case.wait(Explanation::refusal(
                 30,
@@ -296,11 +296,12 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
     }
 }
 
-fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, keep_taint: bool) {
+fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure) {
     let now = case.now.elapsed;
+    // Whether the taint went is not told here: it is taken for ours until we saw it go (rule 26).
     match why {
+        Failure::TaintStays => released(case),
         Failure::CameBack | Failure::ForeignChange => {
-            case.host.our_taint = None;
             case.host.held_off = None;
             if let Some(incident) = &mut case.incident {
                 incident.booted_at = Some(now);
@@ -322,9 +323,6 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, keep_taint: bo
             case.go(Phase::HeldOff);
         }
         Failure::NotReleased => {
-            if !keep_taint {
-                case.host.our_taint = None;
-            }
             let rung = case.incident.as_ref().map(|i| i.current_rung());
             let why = Explanation::refusal(25, "not-released", "its pods or volumes were not gone within 2 min");
             if matches!(rung, Some(Rung::Reimage | Rung::Replace)) {
@@ -343,10 +341,7 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, keep_taint: bo
                 case.go(Phase::PoweringOn);
             }
         }
-        Failure::Cancelled => {
-            case.host.our_taint = None;
-            case.go(Phase::Proving);
-        }
+        Failure::Cancelled => case.go(Phase::Proving),
         _ => {
             if let Some(incident) = &mut case.incident {
                 incident.fence.failed_proofs += 1;

@@ -85,6 +85,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                 if state.work == Work::Untaint {
                     state.untaints += 1;
                     if state.untaints >= UNTAINT_TRIES {
+                        state.ending.get_or_insert(Failure::TaintStays);
                         return end(state);
                     }
                 } else if age >= limit {
@@ -92,7 +93,10 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                 }
                 return NextCall::WaitUntil(now.elapsed.plus(API_RETRY_MS));
             }
-            (_, Reply::ApiRefused) if state.work == Work::Untaint => return end(state),
+            (_, Reply::ApiRefused) if state.work == Work::Untaint => {
+                state.ending.get_or_insert(Failure::TaintStays);
+                return end(state);
+            }
             (_, Reply::ApiRefused) => return stop(state, Failure::ApiRefused, false),
             (Call::Cluster(_), reply) => {
                 state.api_silent = false;

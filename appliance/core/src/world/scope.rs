@@ -144,6 +144,9 @@ pub struct Cluster {
     pub careful: Option<Correlated>,
     /// Hosts an operator named during a freeze (rule 6); at most 64.
     pub released_hosts: Vec<HostId>,
+    /// When a person named them: a loss that began later was not meant.
+    #[serde(default)]
+    pub released_at: Option<Elapsed>,
 }
 
 /// What a pool lets us do without asking.
