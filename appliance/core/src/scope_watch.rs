@@ -184,7 +184,19 @@ fn correlated<R: Rules>(case: &mut Case<'_, R>, id: DomainId, fell_silent: bool)
     let began = near().map(|s| s.0).chain([own.0]).min().unwrap_or(own.0);
     let waits = known.is_some_and(|c| c.outage && case.now.elapsed < c.not_before);
     let fresh = !waits && known.is_none_or(|c| apart(c.since, began) > limits.pair_window_ms);
-    if fell_silent && fresh && close >= 2 && close * 100 >= watched * limits.pair_percent {
+    let many = fell_silent && close >= 2 && close * 100 >= watched * limits.pair_percent;
+    // The loss still grows: the time to look at it begins again, its canary stays.
+    if many
+        && !fresh
+        && let Some(care) = known.filter(|c| !c.outage && case.now.elapsed < c.not_before)
+    {
+        let not_before = case.now.elapsed.plus(limits.pair_wait_ms);
+        if let Some(domain) = case.domain_mut(id) {
+            domain.correlated = Some(Correlated { not_before, ..care });
+        }
+        return;
+    }
+    if many && fresh {
         let sentence = format!("{close} hosts of {} went silent within 60 s: one canary is healed first", domain.name);
         put(case, id, began, limits.pair_wait_ms, false);
         case.tell(Loudness::Log, Explanation::refusal(5, "correlated", sentence));

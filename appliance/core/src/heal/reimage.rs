@@ -11,7 +11,8 @@ use crate::explain::Explanation;
 use crate::gate::{self, Spare};
 use crate::id::JobId;
 use crate::rules::{Rule, Rules};
-use crate::signal::Power;
+use crate::signal::{Power, Source};
+use crate::time::Elapsed;
 use crate::world::host::Role;
 use crate::world::incident::{End, Phase};
 
@@ -89,12 +90,15 @@ pub(super) fn installing<R: Rules>(case: &mut Case<'_, R>) {
 
 /// Whether the host, which was to boot the installer, runs its own system instead: somebody repaired it, or its BMC
 /// ignored the boot order. An installer has no kubelet and no agent; what shows one of them is not cut for an install
-/// that never began.
+/// that does not run.
 pub(super) fn brought_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
-    let begun = case.incident.as_ref().is_some_and(|i| i.progress_at.is_some() || i.installed);
-    let agent = case.host.assessment.agent.is_some();
-    let lives = case.serves_now() || agent || case.host.assessment.network == NetworkState::Alive;
-    if begun || !lives {
+    let Some(incident) = &case.incident else { return false };
+    // What was seen before this boot tells of the system that was.
+    let after = |at: Elapsed| incident.booted_at.is_some_and(|booted| at > booted);
+    let pushed = case.view.evidence.slot(Source::Agent).latest().is_some_and(|run| after(run.last));
+    let agent = pushed && case.host.assessment.agent.is_some();
+    let alive = case.host.assessment.network == NetworkState::Alive && after(case.host.assessment.network_since);
+    if incident.installed || !(agent || alive) {
         return false;
     }
     let now = case.now.elapsed;
