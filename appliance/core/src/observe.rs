@@ -38,7 +38,8 @@ fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: 
     let limits = &case.world.limits;
     let now = case.now.elapsed;
     let fresh = case.host.assessment;
-    let ours = case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.booted_at.is_some());
+    // From our first power step until it is Ready again it boots by our doing. What it does after that is not ours.
+    let ours = case.incident.as_ref().and_then(|i| i.reservation.as_ref()).is_some_and(|r| r.power_steps > 0);
 
     if network_before == NetworkState::Silent && fresh.answers() && !ours {
         let span = now.since(since);

@@ -184,7 +184,8 @@ fn correlated<R: Rules>(case: &mut Case<'_, R>, id: DomainId, fell_silent: bool)
     let began = near().map(|s| s.0).chain([own.0]).min().unwrap_or(own.0);
     let waits = known.is_some_and(|c| c.outage && case.now.elapsed < c.not_before);
     let fresh = !waits && known.is_none_or(|c| apart(c.since, began) > limits.pair_window_ms);
-    let many = fell_silent && close >= 2 && close * 100 >= watched * limits.pair_percent;
+    // A host may join a loss without falling silent now: a person returned it to service while it was silent.
+    let many = (fell_silent || known.is_none()) && close >= 2 && close * 100 >= watched * limits.pair_percent;
     // The loss still grows: the time to look at it begins again, its canary stays.
     if many
         && !fresh

@@ -200,6 +200,11 @@ impl Reality {
             ClusterCall::RemoveEtcdMember(id) => {
                 if let Some(cluster) = self.cluster_of(host) {
                     if let Some(cluster) = self.clusters.get_mut(&cluster) {
+                        // etcd refuses what would leave too few started voters (--strict-reconfig-check, on by default).
+                        let stay = || cluster.members_now.iter().filter(|m| m.id != id && !m.learner);
+                        if stay().filter(|m| m.healthy).count() < stay().count() / 2 + 1 {
+                            return Reply::ApiRefused;
+                        }
                         cluster.members.remove(&id);
                     }
                     self.refresh_cluster(cluster);

@@ -262,6 +262,19 @@ pub struct Breach {
     pub what: String,
 }
 
+/// A fault that was injected.
+#[derive(Debug, Clone, Copy)]
+pub struct Injected<'a> {
+    /// When, true time.
+    pub at: WorldTime,
+    /// What.
+    pub fault: &'a Fault,
+    /// On which host, if on one.
+    pub host: Option<HostId>,
+    /// The host was healthy until then; a fault of the site has none.
+    pub was_healthy: bool,
+}
+
 /// Watches a run. Every method may answer with breaches; the default sees nothing wrong.
 pub trait Checker {
     /// After every decision.
@@ -277,13 +290,7 @@ pub trait Checker {
         Vec::new()
     }
     /// When a fault was injected.
-    fn faulted(
-        &mut self,
-        _at: WorldTime,
-        _fault: &Fault,
-        _host: Option<HostId>,
-        _truth: &dyn GroundTruth,
-    ) -> Vec<Breach> {
+    fn faulted(&mut self, _injected: &Injected<'_>, _truth: &dyn GroundTruth) -> Vec<Breach> {
         Vec::new()
     }
     /// When an appliance was stopped, killed, or came back.

@@ -188,6 +188,7 @@ impl<'a, R: Rules> Case<'a, R> {
             steps_issued: 0,
             tries: 0,
             cycles: 0,
+            soft_rebooted: false,
             reservation: None,
             fence: Fence::default(),
             proof: None,

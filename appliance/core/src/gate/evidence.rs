@@ -10,6 +10,7 @@ use crate::signal::{BootStage, Power, Seen, Source};
 use crate::time::{Elapsed, Millis, SECOND};
 use crate::world::host::Link;
 use crate::world::incident::{Diagnosis, Rung};
+use crate::world::scope::DomainKind;
 
 /// A network sample older than this backs no decision: probes leave each second or two.
 const FRESH_MS: Millis = 10 * SECOND;
@@ -144,13 +145,18 @@ fn network_plane<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             Err(Explanation::refusal(1, "few-samples", "the network plane has too few fresh misses"))
         }
         NetworkState::KernelOnly => {
-            let since = case.host.assessment.network_since;
             let run = evidence.slot(Source::KubeletPort).while_seen(Seen::Miss);
-            let enough = run.is_some_and(|r| u64::from(r.count) >= limits.kernel_only_samples);
+            // The state outlives a stall that voided its samples; the minute counts from those taken since.
+            let enough = run.is_some_and(|r| {
+                u64::from(r.count) >= limits.kernel_only_samples && case.since(r.first) >= limits.kernel_only_ms
+            });
             let lease_old = lease_silence_ms(case).is_some_and(|age| age >= limits.kernel_only_lease_ms)
                 || (case.view.sight.api_unreachable(limits, case.now) && control_plane_dead(case));
             if !case.enforces(1)
-                || (case.since(since) >= limits.kernel_only_ms && enough && lease_old && fresh(Source::Icmp))
+                || (case.since(case.host.assessment.network_since) >= limits.kernel_only_ms
+                    && enough
+                    && lease_old
+                    && fresh(Source::Icmp))
             {
                 return Ok(());
             }
@@ -189,7 +195,7 @@ fn living<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             "it lives and is Ready: nothing stronger than a component restart",
         ));
     }
-    let state_for = case.since(case.host.assessment.network_since);
+    let state_for = case.since(case.host.assessment.network_since.max(case.view.evidence.void_before));
     if state_for < limits.process_dead_ms {
         // A host that is just coming up looks the same.
         return Err(Explanation::refusal(
@@ -201,14 +207,6 @@ fn living<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             ),
         ));
     }
-    if rung != Rung::SoftReboot && tried_soft(case) {
-        return Ok(());
-    }
-    let cut_before = incident.timings.off_ordered.is_some();
-    if rung != Rung::SoftReboot && !cut_before {
-        // No soft reboot stands before this rung, since none would help: then a person says so.
-        return super::approval(case, rung, 1, "approve-alive", "it lives: cutting its power needs approval");
-    }
     let ill_for = case.since(incident.opened_at);
     if ill_for < limits.process_dead_ms {
         let left = (limits.process_dead_ms - ill_for) / SECOND;
@@ -217,6 +215,14 @@ fn living<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             "alive-not-ready",
             format!("it lives but is not Ready: a reboot is considered in {left} s"),
         ));
+    }
+    if rung != Rung::SoftReboot && tried_soft(case) {
+        return Ok(());
+    }
+    let cut_before = incident.timings.off_ordered.is_some();
+    if rung != Rung::SoftReboot && !cut_before {
+        // No soft reboot stands before this rung, since none would help: then a person says so.
+        return super::approval(case, rung, 1, "approve-alive", "it lives: cutting its power needs approval");
     }
     Ok(())
 }
@@ -227,7 +233,7 @@ fn broken_but_ready(diagnosis: Diagnosis) -> bool {
 
 /// A soft reboot of this incident was tried and its deadline passed.
 fn tried_soft<R: Rules>(case: &Case<'_, R>) -> bool {
-    case.incident.as_ref().is_some_and(|i| i.rungs.iter().take(i.rung).any(|r| *r == Rung::SoftReboot) && i.cycles > 0)
+    case.incident.as_ref().is_some_and(|i| i.soft_rebooted)
 }
 
 /// How long the Lease has been silent while the watch was proven live without a gap, or `None` while it is not.
@@ -255,7 +261,17 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
         return Ok(());
     }
     if case.view.sight.api_unreachable(limits, case.now) {
-        if control_plane_dead(case) {
+        // Its own API server and etcd speak for a host that is gone; on one whose kubelet answers they may be down for
+        // want of the others, and it may hold the last good copy.
+        let kubelet_answers = case.host.assessment.network == NetworkState::Alive;
+        if control_plane_dead(case) && !(kubelet_answers && case.enforces(1)) {
+            if case.enforces(2) && path_in_doubt(case) {
+                return Err(Explanation::refusal(
+                    2,
+                    "path-in-doubt",
+                    "the API is away and everything else on its network path is silent too: its own endpoints say nothing",
+                ));
+            }
             return Ok(());
         }
         return Err(Explanation::refusal(
@@ -278,6 +294,15 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
     }
     if matches!(case.host.assessment.network, NetworkState::Alive | NetworkState::ProcessDead) {
         let not_ready = !case.host.ready() || case.host.assessment.agent.is_some_and(|a| a.disk_broken);
+        // What the Node said before the API was lost is not what it says now: time for a living kubelet to report.
+        let live = case.view.sight.watch_live_since(limits, case.now);
+        if case.enforces(2) && live.is_none_or(|since| case.since(since) < limits.lease_expired_ms) {
+            return Err(Explanation::refusal(
+                2,
+                "node-state-old",
+                "it lives, and what its Node said is from before our watch was proven live again",
+            ));
+        }
         return if not_ready { Ok(()) } else { Err(Explanation::refusal(2, "ready", "the cluster plane says Ready")) };
     }
     let late_samples = lease_silence_ms(case).map(|age| age.saturating_sub(limits.lease_late_ms) / SECOND);
@@ -294,6 +319,21 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
             "the cluster plane says nothing: our watch is not proven live",
         )),
     }
+}
+
+/// Whether nothing that shares the way to this host answers: its rack, switch or chassis is silent as a whole. Its own
+/// endpoints are then asked over the same lost way as its pings, and are no second plane.
+fn path_in_doubt<R: Rules>(case: &Case<'_, R>) -> bool {
+    if case.host.assessment.network != NetworkState::Silent {
+        return false;
+    }
+    case.host.domains.iter().any(|id| {
+        let way = case
+            .domain(*id)
+            .is_some_and(|d| matches!(d.kind, DomainKind::Rack | DomainKind::Switch | DomainKind::Chassis));
+        let tally = case.world.tallies.domains.get(id);
+        way && tally.is_some_and(|t| t.watched >= 2 && t.silent.len() as u64 >= u64::from(t.watched))
+    })
 }
 
 /// Many hosts that answer the network have late Leases, or the address by which kubelets reach the API is silent.

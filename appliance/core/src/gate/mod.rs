@@ -64,6 +64,11 @@ pub(crate) fn versions_allow<R: Rules>(case: &Case<'_, R>) -> bool {
     budget::versions(case, Rung::Reimage).is_ok()
 }
 
+/// Whether the API answers, as worker rungs need it (rule 7).
+pub(crate) fn api_answers<R: Rules>(case: &Case<'_, R>) -> Answer {
+    scope::api(case)
+}
+
 /// Whether a pause covers this host (rule 49).
 pub(crate) fn paused_here<R: Rules>(case: &Case<'_, R>) -> Answer {
     people::paused(case)

@@ -1,6 +1,7 @@
 //! The way back: Ready with a new boot, soak, canary pod, labels and uncordon (rule 42).
 
 use super::begin::next_rung;
+use crate::assess::NetworkState;
 use crate::command::{Intent, Loudness};
 use crate::decide::Case;
 use crate::diagnose::diagnose;
@@ -85,12 +86,31 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
             "it asked the network for something to boot: its disk has nothing",
         );
         failed_boot(case, Diagnosis::BootFailed(BootFailure::NoLocalBoot), why);
+    } else if let Some(until) = case.host.history.rebooting_until.filter(|until| case.enforces(33) && *until > now) {
+        // Somebody reboots it in good order meanwhile: that has a budget of its own (rule 33).
+        case.wake_at(until);
+    } else if case.host.assessment.network == NetworkState::Alive && unheard(case) {
+        // Its kubelet answers, and nobody could hear it say Ready: the boot is not late for want of the API.
+        case.wait(Explanation::refusal(
+            7,
+            "ready-unheard",
+            "its kubelet answers; whether it is Ready only the API says",
+        ));
+        case.wake_in(limits.retry_ms);
     } else if case.since(booted) >= budget {
         let why = Explanation::refusal(9, "boot-late", "it did not come back in its boot budget");
         failed_boot(case, Diagnosis::BootFailed(BootFailure::Late), why);
     } else {
         case.wake_at(booted.plus(budget));
     }
+}
+
+/// Whether the API did not answer, or our watch on it was not live, for long enough that a kubelet could have reported.
+fn unheard<R: Rules>(case: &Case<'_, R>) -> bool {
+    let limits = &case.world.limits;
+    let live = case.view.sight.watch_live_since(limits, case.now);
+    let heard = live.is_some_and(|since| case.since(since) >= limits.lease_expired_ms);
+    case.enforces(7) && (case.view.sight.api_unreachable(limits, case.now) || !heard)
 }
 
 fn failed_boot<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis, why: Explanation) {

@@ -68,11 +68,6 @@ pub(super) fn giving_up<R: Rules>(case: &mut Case<'_, R>) {
         case.order(Intent::CloseTicket(job));
         return;
     }
-    if let Some(spare) = case.incident.as_ref().and_then(|i| i.spare.filter(|_| i.booted_at.is_none()))
-        && let Some(other) = case.other_mut(spare)
-    {
-        other.history.promised = None;
-    }
     let now = case.now.elapsed;
     case.host.lifecycle = Lifecycle::Quarantined { since: now };
     case.host.held_off = None;

@@ -162,5 +162,16 @@ pub(crate) fn end<R: Rules>(case: &mut Case<'_, R>, end: End) {
         case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.installed || i.ticket_at.is_some());
     crate::gate::heal_ended(case, end, tried);
     crate::gate::care_ended(case, end);
+    unpromise(case);
     case.end_incident(end);
+}
+
+/// A spare that was promised and not taken is free again. Whether it was touched is shown by its next proof.
+fn unpromise<R: Rules>(case: &mut Case<'_, R>) {
+    let Some((id, Some(spare))) = case.incident.as_ref().map(|i| (i.id, i.spare)) else { return };
+    let promised = case.world.host(spare).is_some_and(|other| other.history.promised == Some(id));
+    if promised && let Some(other) = case.other_mut(spare) {
+        other.history.promised = None;
+        other.spare_proof = None;
+    }
 }

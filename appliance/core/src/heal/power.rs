@@ -197,7 +197,7 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
     }
     // After a restart the host may be back; what was sent is seen by reading, and a living host is not cut again.
     let installing = case.incident.as_ref().is_some_and(|i| i.installed);
-    if case.serves_now() && !installing && case.enforces(1) {
+    if case.serves_now() && case.enforces(1) {
         case.go(Phase::AwaitingReady);
         return;
     }
@@ -225,6 +225,17 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
         return;
     }
     let found_off = case.incident.as_ref().is_some_and(|i| i.fence.found_off);
+    let ordered = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_some());
+    if ordered && !found_off && case.host.assessment.power == Power::Off && !case.host.assessment.answers() {
+        // It took effect: what is left is to read it, which no gate need allow.
+        case.go(Phase::Proving);
+        return;
+    }
+    if found_off && let Err(why) = gate::api_answers(case) {
+        // Off by others' hands: nothing of ours is half done, and it is not taken over without the API (rule 7).
+        case.wait(why);
+        return;
+    }
     if case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none()) {
         // It was put off (pause, observe-only) before it was ordered at all: now it counts.
         order_off(case, found_off);
@@ -287,6 +298,12 @@ fn proven<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
 /// What a proof is for: the release, then the removal of the old identity, then nothing more.
 fn after_proof<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
     let limits = &case.world.limits;
+    let node = case.host.assessment.node.is_some();
+    if let Some(incident) = case.incident.as_mut().filter(|i| node && i.identity_removed && !i.installed) {
+        // Its own system joined again before we cut it: its pods and its Node are to go once more.
+        incident.identity_removed = false;
+        incident.released = false;
+    }
     let Some(incident) = &case.incident else { return };
     let rung = incident.current_rung();
     let api_away = case.view.sight.api_unreachable(limits, case.now);
@@ -742,8 +759,8 @@ fn answers_before_off<R: Rules>(case: &mut Case<'_, R>) {
 
 /// The soft reboot of a living host (rule 1).
 pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
-    let ordered = case.incident.as_ref().is_some_and(|i| i.cycles > 0);
-    if ordered {
+    let steps = case.incident.as_ref().and_then(|i| i.reservation.as_ref()).map_or(0, |r| r.power_steps);
+    if steps > 0 {
         // Ordered before we were interrupted: what became of it is seen by looking, and it counts once.
         let new_boot = case.host.assessment.node.map(|n| n.boot) != case.incident.as_ref().and_then(|i| i.boot_before);
         // A silence since then, a boot stage or a new boot: the reboot is under way or done, and is not ordered twice.
@@ -768,6 +785,10 @@ pub(super) fn soft_rebooting<R: Rules>(case: &mut Case<'_, R>) {
     let now = case.now.elapsed;
     if let Some(incident) = &mut case.incident {
         incident.cycles += 1;
+        incident.soft_rebooted = true;
+        if let Some(reservation) = &mut incident.reservation {
+            reservation.power_steps += 1;
+        }
     }
     remember(&mut case.host.history.cycles, now, 16);
     case.acted(Rung::SoftReboot);

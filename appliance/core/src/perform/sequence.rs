@@ -180,6 +180,10 @@ fn judge<R: Rules>(run: &mut StepRun<R>, call: Call, reply: &Reply, now: Now) ->
         // A stage that cannot be read stops nothing; the power reading behind it decides.
         Reply::BmcTrouble(_) if matches!(call, Call::Bmc(_, BmcCall::ReadStage)) => return Then::Next,
         Reply::BmcTrouble(_) => return Then::Again(RETRY_MS),
+        // Who votes, and who is healthy, is read again before a removal is sent a second time (rule 20).
+        Reply::ApiSilent if matches!(call, Call::Cluster(ClusterCall::RemoveEtcdMember(_))) => {
+            return Then::Fail(Failure::ApiSilent);
+        }
         Reply::ApiSilent => return Then::Again(RETRY_MS),
         Reply::ApiRefused => return Then::Fail(Failure::ApiRefused),
         Reply::AgentSilent => return Then::Fail(Failure::AgentSilent),

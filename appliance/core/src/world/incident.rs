@@ -334,6 +334,9 @@ pub struct Incident {
     pub tries: u32,
     /// Power cycles of this incident.
     pub cycles: u32,
+    /// A soft reboot was ordered in it.
+    #[serde(default)]
+    pub soft_rebooted: bool,
     /// The open reservation.
     pub reservation: Option<Reservation>,
     /// The present fence.

@@ -72,9 +72,9 @@ pub struct Tallies {
     pub domains: BTreeMap<DomainId, DomainTally>,
     /// Open disruptive permits by storage system.
     pub storage_permits: BTreeMap<StorageId, u32>,
-    /// Spares in service, ready to be promoted or not.
+    /// Spares in service and promised to nobody, ready to be promoted or not.
     pub spares: BTreeSet<HostId>,
-    /// Hosts that were spares and took a role.
+    /// Hosts that were spares and took a role, or are promised one.
     pub promoted: u32,
     /// Open incidents.
     pub incidents: u32,
@@ -111,8 +111,14 @@ impl Contribution {
             pool: host.pool,
             domains: host.domains.clone(),
             serves: host.serves(),
-            spare: host.role == Role::Spare && host.lifecycle == Lifecycle::InService,
-            promoted: host.history.was_spare && host.role != Role::Spare,
+            spare: host.role == Role::Spare
+                && host.lifecycle == Lifecycle::InService
+                && host.history.promised.is_none(),
+            // A promised one is as good as gone: two swaps at once must not both count it as kept back.
+            promoted: match host.role {
+                Role::Spare => host.history.promised.is_some(),
+                _ => host.history.was_spare,
+            },
             control_plane: host.control_plane(),
             schedulable: host.serves() && !host.assessment.node.is_none_or(|n| n.cordoned) && host.our_cordon.is_none(),
             ready: host.ready(),

@@ -2,7 +2,7 @@
 
 use super::{breach, cuts, disruptive, view};
 use crate::fault::Fault;
-use crate::watch::{Breach, Called, Checker, Decided, GroundTruth, WorldTime};
+use crate::watch::{Breach, Called, Checker, Decided, GroundTruth, Injected, WorldTime};
 use healing::assess::NetworkState;
 use healing::command::Intent;
 use healing::event::{Event, Operator};
@@ -20,7 +20,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) struct Evidence {
     seen_ready: BTreeSet<HostId>,
     rebooting: BTreeMap<HostId, WorldTime>,
-    faulted: BTreeMap<HostId, WorldTime>,
     firmware: BTreeMap<HostId, WorldTime>,
     turns: BTreeMap<HostId, (u64, Elapsed)>,
     was_bad: BTreeSet<HostId>,
@@ -45,10 +44,14 @@ fn api_away(sight: &OwnSight, now: Elapsed) -> bool {
 }
 
 impl Checker for Evidence {
-    fn decided(&mut self, decided: &Decided<'_>, _truth: &dyn GroundTruth) -> Vec<Breach> {
+    fn decided(&mut self, decided: &Decided<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
         let mut found = Vec::new();
         let now = decided.now.elapsed;
         if let Some(host) = decided.event.host().and_then(|id| decided.world.hosts.get(&id)) {
+            // Back from its reboot: what befalls it now is something else.
+            if self.rebooting.get(&host.id).is_some_and(|at| decided.at > at + 60_000) && truth.healthy(host.id) {
+                self.rebooting.remove(&host.id);
+            }
             if host.ready() {
                 self.seen_ready.insert(host.id);
             }
@@ -63,6 +66,10 @@ impl Checker for Evidence {
         }
         if let Event::Operator(Operator::ReturnHost(host)) = decided.event {
             self.turns.remove(host);
+            // Returned while it is bad, it did not turn bad.
+            if decided.world.hosts.get(host).is_some_and(healing::world::host::Host::bad) {
+                self.was_bad.insert(*host);
+            }
         }
         for ordered in decided.ordered.iter().filter(|o| o.intent == Intent::ForceOff { found_off: true }) {
             let worker = decided.world.hosts.get(&ordered.host).is_some_and(|h| !h.control_plane());
@@ -172,19 +179,20 @@ impl Checker for Evidence {
         found
     }
 
-    fn faulted(&mut self, at: WorldTime, fault: &Fault, host: Option<HostId>, _: &dyn GroundTruth) -> Vec<Breach> {
-        if let (Fault::FirmwareTask { .. }, Some(host)) = (fault, host) {
-            self.firmware.insert(host, at);
-        }
-        if let Some(host) = host {
-            // A host that is ill already cannot follow the order to reboot.
-            let ill_before = self.faulted.insert(host, at).is_some_and(|before| at < before + 900_000);
-            if matches!(fault, Fault::PlainReboot) && !ill_before {
-                self.rebooting.insert(host, at);
-            } else {
-                self.rebooting.remove(&host);
+    fn faulted(&mut self, injected: &Injected<'_>, _: &dyn GroundTruth) -> Vec<Breach> {
+        let Some(host) = injected.host else { return Vec::new() };
+        match injected.fault {
+            Fault::FirmwareTask { .. } => {
+                self.firmware.insert(host, injected.at);
             }
+            // A host that is ill already cannot follow the order to reboot.
+            Fault::PlainReboot if injected.was_healthy => {
+                self.rebooting.insert(host, injected.at);
+                return Vec::new();
+            }
+            _ => {}
         }
+        self.rebooting.remove(&host);
         Vec::new()
     }
 }
@@ -274,7 +282,11 @@ fn domains(world: &World, decided: &Decided<'_>, host: HostId, now: Elapsed, app
                 5,
                 decided.at,
                 Some(host),
-                "several hosts of its domain fell silent within 60 s, less than 120 s ago",
+                format!(
+                    "{close} of {} hosts of domain {} fell silent within 60 s, less than 120 s ago",
+                    members.len(),
+                    domain.0
+                ),
             ));
         }
     }

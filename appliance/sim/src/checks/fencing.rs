@@ -2,7 +2,7 @@
 
 use super::{breach, cuts, disruptive, view, writes_power};
 use crate::fault::Fault;
-use crate::watch::{Breach, Called, Checker, Decided, Finished, GroundTruth, WorldTime};
+use crate::watch::{Breach, Called, Checker, Decided, Finished, GroundTruth, Injected, WorldTime};
 use healing::command::{BmcCall, Call, ClusterCall, Intent, Reply, StepResult};
 use healing::event::{Event, Operator};
 use healing::id::{HostId, IncidentId, JobId, StepId, StorageId};
@@ -21,7 +21,8 @@ pub(crate) struct Fencing {
 }
 
 impl Checker for Fencing {
-    fn faulted(&mut self, _at: WorldTime, fault: &Fault, host: Option<HostId>, _: &dyn GroundTruth) -> Vec<Breach> {
+    fn faulted(&mut self, injected: &Injected<'_>, _: &dyn GroundTruth) -> Vec<Breach> {
+        let Injected { fault, host, .. } = *injected;
         if let (Fault::BmcSaysOff, Some(host)) = (fault, host) {
             self.liars.insert(host);
         }
@@ -161,6 +162,8 @@ impl Checker for Fencing {
 pub(crate) struct Steps {
     read: BTreeSet<StepId>,
     boot_read: BTreeSet<StepId>,
+    /// Steps that read, when, that no Node bears the name.
+    node_gone: BTreeMap<StepId, WorldTime>,
     jobs: BTreeMap<IncidentId, BTreeSet<JobId>>,
     wrong: u32,
 }
@@ -173,6 +176,9 @@ impl Checker for Steps {
             && matches!(called.reply, Some(Reply::Power(_)))
         {
             self.read.insert(called.step);
+        }
+        if called.call == Call::Cluster(ClusterCall::ReadNode) && truth.node(called.target).is_none() {
+            self.node_gone.insert(called.step, called.at);
         }
         if let Call::Bmc(_, BmcCall::ReadNetworkBootOnce) = called.call
             && called.reply == Some(&Reply::Flag(true))
@@ -195,7 +201,9 @@ impl Checker for Steps {
             if !late {
                 say(40, "a join credential is minted before the image is verified");
             }
-            if matches!(called.intent, Intent::MintCredential(_)) && truth.node(called.target).is_some() {
+            // Read as gone by this very step, moments before: what joined since then could not be known.
+            let gone = self.node_gone.get(&called.step).is_some_and(|at| called.at <= at + 10_000);
+            if matches!(called.intent, Intent::MintCredential(_)) && truth.node(called.target).is_some() && !gone {
                 say(41, "the name is reused while the old Node exists");
             }
         }

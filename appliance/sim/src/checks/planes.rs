@@ -1,21 +1,34 @@
 //! Rules 18 to 22: control plane and etcd.
 
 use super::{breach, disruptive};
-use crate::watch::{Breach, Called, Checker, Decided, GroundTruth};
+use crate::fault::Fault;
+use crate::watch::{Breach, Called, Checker, Decided, GroundTruth, Injected, WorldTime};
 use healing::command::{Call, ClusterCall, Intent};
-use healing::id::ClusterId;
+use healing::id::{ClusterId, HostId};
 use healing::signal::Power;
 use healing::world::World;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Default)]
-pub(crate) struct Planes;
+pub(crate) struct Planes {
+    /// When a removal was ordered on a report of that moment that showed a quorum without the member.
+    removals: BTreeMap<HostId, WorldTime>,
+    /// Hosts whose BMC says Off, whatever is so.
+    liars: BTreeSet<HostId>,
+}
 
 fn control_planes(world: &World, cluster: ClusterId) -> usize {
     world.hosts.values().filter(|h| h.cluster == Some(cluster) && h.control_plane() && h.serves()).count()
 }
 
 impl Checker for Planes {
+    fn faulted(&mut self, injected: &Injected<'_>, _: &dyn GroundTruth) -> Vec<Breach> {
+        if let (Fault::BmcSaysOff, Some(host)) = (injected.fault, injected.host) {
+            self.liars.insert(host);
+        }
+        Vec::new()
+    }
+
     fn decided(&mut self, decided: &Decided<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
         let mut found = Vec::new();
         let world = decided.world;
@@ -86,6 +99,19 @@ impl Checker for Planes {
                 format!("two control-plane hosts of cluster {} at once", cluster.0),
             ));
         }
+        for ordered in decided.ordered {
+            let Intent::RemoveIdentity { etcd_member: Some(id) } = ordered.intent else { continue };
+            let report =
+                super::view(decided.event).and_then(|v| v.sight.cluster.as_ref()).and_then(|c| c.etcd.as_ref());
+            let shows = report.is_some_and(|r| {
+                let stay = || r.members.iter().filter(|m| m.id != id && !m.learner);
+                decided.now.elapsed.since(r.read_at) <= 10_000
+                    && stay().filter(|m| m.healthy).count() > stay().count() / 2
+            });
+            if shows {
+                self.removals.insert(ordered.host, decided.at);
+            }
+        }
         for ordered in decided.ordered.iter().filter(|o| matches!(o.intent, Intent::ArmBoot(_))) {
             let Some(host) = world.hosts.get(&ordered.host).filter(|h| h.control_plane()) else { continue };
             let Some(cluster) = host.cluster else { continue };
@@ -112,7 +138,7 @@ impl Checker for Planes {
         let mut found = Vec::new();
         let Some(cluster) = called.world.hosts.get(&called.target).and_then(|h| h.cluster) else { return found };
         // A linked BMC that says Off twice while every witness is silent is believed (fault model of *proven off*).
-        let lied_to = truth.fault(called.target) == Some(crate::fault::Fault::BmcSaysOff);
+        let lied_to = self.liars.contains(&called.target);
         if truth.power(called.target) != Power::Off && !lied_to {
             found.push(breach(
                 20,
@@ -121,8 +147,10 @@ impl Checker for Planes {
                 "an etcd member is removed while its host is not off",
             ));
         }
+        // What befell a member after it was read, at most 10 s before the order, could not be known; etcd itself refuses.
+        let known = self.removals.get(&called.target).is_none_or(|at| called.at > at + 3_000);
         let stay: Vec<_> = truth.etcd(cluster).into_iter().filter(|m| m.id != id && !m.learner).collect();
-        if stay.iter().filter(|m| m.healthy).count() < stay.len() / 2 + 1 {
+        if stay.iter().filter(|m| m.healthy).count() < stay.len() / 2 + 1 && known {
             found.push(breach(
                 20,
                 called.at,

@@ -24,6 +24,7 @@ impl<R: Rules> Simulation<R> {
             }
         }
         *self.ledger.stats.faults.entry(fault.name()).or_insert(0) += 1;
+        let was_healthy = host.is_some_and(|host| self.reality.healthy(host));
         match fault {
             Fault::Killed { down_ms } => self.kill(self.owner(), down_ms),
             Fault::Stopped { lasts_ms } => self.stop(self.owner(), lasts_ms),
@@ -51,7 +52,8 @@ impl<R: Rules> Simulation<R> {
             _ => crate::inject::begin(&mut self.reality, &fault, host),
         }
         for checker in &mut self.checkers.0 {
-            self.breaches.extend(checker.faulted(at, &fault, host, &self.reality));
+            let injected = crate::watch::Injected { at, fault: &fault, host, was_healthy };
+            self.breaches.extend(checker.faulted(&injected, &self.reality));
         }
         if let Some(span) = crate::inject::lasts(&fault) {
             self.next_end += 1;
