@@ -198,12 +198,13 @@ pub const SCENES: &[Scene] = &[
     Scene {
         name: "userspace dies on every second host",
         rule: 12,
-        workers: 4,
+        workers: 3,
         planes: 1,
         play: |s| {
             s.fault(BEGIN, Fault::UserspaceDead, Some(2));
-            s.fault(BEGIN + MINUTE, Fault::Component(Component::Runtime, ComponentCause::Dead), Some(4));
-            s.fault(BEGIN + MINUTE, Fault::Component(Component::Cni, ComponentCause::BadConfig), Some(5));
+            for host in [3, 4] {
+                s.fault(BEGIN + 20 * SECOND, Fault::Component(Component::Cni, ComponentCause::BadConfig), Some(host));
+            }
         },
         ..PLAIN
     },

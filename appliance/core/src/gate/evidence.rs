@@ -288,7 +288,7 @@ fn cluster_plane<R: Rules>(case: &Case<'_, R>) -> Answer {
             return Err(Explanation::refusal(
                 2,
                 "leases-late",
-                "Leases are late all over the cluster, or its virtual address is silent: that says nothing about one host",
+                "many nodes that answer are late or not Ready, or the API's address is silent: that says nothing about one host",
             ));
         }
     }
