@@ -1,7 +1,7 @@
 //! Evidence: rules 1, 2, 3, 4, 9, 29 (linked) and 33.
 
 use super::Answer;
-use crate::assess::{NetworkState, Probe};
+use crate::assess::{BmcState, NetworkState, Probe};
 use crate::command::LastLook;
 use crate::decide::Case;
 use crate::explain::Explanation;
@@ -361,6 +361,10 @@ fn control_plane_dead<R: Rules>(case: &Case<'_, R>) -> bool {
             })
     };
     let seen = case.host.assessment;
+    // They count only while the way to the host is shown to be good: its BMC answers (safety terms, *planes*).
+    if case.enforces(2) && seen.bmc != BmcState::Answers {
+        return false;
+    }
     let etcd_unseen = seen.etcd_member == Probe::Unknown;
     failing(Source::ApiServer, seen.api_server) && (etcd_unseen || failing(Source::EtcdMember, seen.etcd_member))
 }
