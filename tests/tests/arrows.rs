@@ -10,6 +10,7 @@ use std::process::Command;
 const ALLOWED: &[(&str, &[&str])] = &[
     ("healing", &[]),
     ("machine", &[]),
+    ("bmc", &[]),
     ("sim", &["healing", "machine"]),
     ("rackmedic", &["healing", "machine", "sim"]),
     ("tests", &["healing", "machine", "sim", "rackmedic"]),

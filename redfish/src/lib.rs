@@ -1,0 +1,13 @@
+//! What a host's controller can tell and do: power, boot, health, over Redfish and IPMI 2.0.
+//!
+//! The crate returns *readings* (when, by which source, of which machine, what) and never conclusions: whether a host is
+//! proven off is the core's judgement, over these readings and over what others saw. It knows nobody else in the
+//! workspace, keeps no state on disk and reads no configuration.
+//!
+//! Every byte from a controller is hostile: lengths, checksums, signatures and sequence numbers are verified before use,
+//! and no input makes it panic.
+
+pub mod ipmi;
+pub mod secret;
+
+pub use secret::Secret;
