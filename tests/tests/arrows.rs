@@ -12,8 +12,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("machine", &[]),
     ("bmc", &[]),
     ("sim", &["healing", "machine"]),
-    ("rackmedic", &["healing", "machine", "sim"]),
-    ("tests", &["healing", "machine", "sim", "rackmedic"]),
+    ("rackmedic", &["healing", "machine", "sim", "bmc"]),
+    ("tests", &["healing", "machine", "sim", "bmc", "rackmedic"]),
 ];
 
 /// All that the pure crates may link: serde and what its derive macro is made of.
