@@ -111,3 +111,32 @@ fn a_data_directory_without_a_database_is_a_wrong_argument_with_the_next_step() 
         assert!(text(&output.stderr).contains("name the data directory"), "{}", text(&output.stderr));
     }
 }
+
+#[test]
+fn a_bmc_is_refused_before_anything_is_sent_and_no_password_is_repeated() {
+    let told = |arguments: &[&str], password: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rackmedic"));
+        command.args(["bmc", "power", "status", "--url"]).args(arguments).env_remove("RACKMEDIC_BMC_PASSWORD");
+        let output = command.envs(password.map(|p| ("RACKMEDIC_BMC_PASSWORD", p))).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let long = "x".repeat(21);
+    for (url, password, word) in [
+        ("ipmi://admin:hunter2@192.0.2.1", Some("hunter2"), "holds a password"),
+        ("ipmi://192.0.2.1", Some("hunter2"), "names no user"),
+        ("https://admin@192.0.2.1", Some("hunter2"), "begins with ipmi://"),
+        ("redfish://admin@192.0.2.1", Some("hunter2"), "redfish:// follows"),
+        ("ipmi://admin@192.0.2.1", None, "--password-file"),
+        ("ipmi://admin@192.0.2.1", Some(""), "password is empty"),
+        ("ipmi://admin@192.0.2.1", Some(long.as_str()), "longer than 20 bytes"),
+        ("ipmi://an-account-of-17-b@192.0.2.1", Some("hunter2"), "longer than 16 bytes"),
+    ] {
+        let (code, said) = told(&[url], password);
+        assert_eq!(code, Some(2), "{url}: {said}");
+        assert!(said.contains(word), "{url}: {said}");
+        assert!(!said.contains("hunter2") && !said.contains(&long), "{said}");
+    }
+    let (code, said) = told(&["ipmi://admin@192.0.2.1", "--password-file", "/nonexistent/password"], None);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("/nonexistent/password"), "{said}");
+}

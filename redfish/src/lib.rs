@@ -7,7 +7,11 @@
 //! Every byte from a controller is hostile: lengths, checksums, signatures and sequence numbers are verified before use,
 //! and no input makes it panic.
 
+pub mod endpoint;
 pub mod ipmi;
+pub mod reading;
 pub mod secret;
 
+pub use endpoint::Endpoint;
+pub use reading::{OffCause, Power, Reading};
 pub use secret::Secret;

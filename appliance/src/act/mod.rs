@@ -1,6 +1,8 @@
 //! Doing: the driver that carries a step of `healing::perform` to its end over real ports. It adds I/O, deadlines and
 //! the withdrawal of rights, and nothing else: it never decides and never repeats a call by itself.
 
+pub mod bmc_reading;
+
 use crate::decide_loop::{Executor, Right, RunningTime};
 use healing::command::{
     BmcCall, Call, ClusterCall, Command, Failure, NextCall, Observation, Reply, StepResult, Target,

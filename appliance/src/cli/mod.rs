@@ -1,6 +1,7 @@
 //! The command line: what can be done today, and nothing that cannot.
 
 mod audit;
+mod bmc;
 pub mod output;
 pub mod policy_file;
 mod replay;
@@ -30,6 +31,9 @@ enum Verb {
     /// The audit of a data directory.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// One BMC by hand, on the bench: no journal, no rules, no link to a host.
+    #[command(subcommand)]
+    Bmc(bmc::Bmc),
 }
 
 impl Cli {
@@ -43,6 +47,7 @@ impl Cli {
             Verb::Simulate(simulate) => simulate.run(),
             Verb::Replay(replay) => replay.run(),
             Verb::Audit(audit) => audit.run(),
+            Verb::Bmc(bmc) => bmc.run(),
         }
     }
 }

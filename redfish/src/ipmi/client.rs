@@ -8,6 +8,7 @@ use super::crypto::Suite;
 use super::frame::MAX_DATAGRAM;
 use super::handshake::{Handshake, Login, LoginError, Privilege, Random, Step};
 use super::session::{Incoming, Session};
+use crate::reading::{OffCause, Power, Reading};
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
@@ -266,6 +267,28 @@ impl Client {
     pub async fn system_guid(&mut self) -> Result<[u8; 16], IpmiError> {
         let data = self.run(&command::system_guid(), "system GUID").await?;
         self.read(command::read_guid(&data), "system GUID")
+    }
+
+    /// The power, with the identity that this session gives: both asked anew.
+    ///
+    /// # Errors
+    /// As [`Client::run`]. A BMC that tells no GUID gives a reading without identity, not an error.
+    pub async fn reading(&mut self) -> Result<Reading, IpmiError> {
+        let identity = match self.system_guid().await {
+            Ok(guid) => Some(guid),
+            Err(IpmiError::Refused { .. } | IpmiError::Answer { .. }) => None,
+            Err(why) => return Err(why),
+        };
+        let status = self.chassis_status().await?;
+        let off_cause = match status {
+            command::ChassisStatus { lost_ac: true, .. } => OffCause::AcLoss,
+            command::ChassisStatus { fault, overload, interlock, .. } if fault || overload || interlock => {
+                OffCause::Fault
+            }
+            _ => OffCause::Unknown,
+        };
+        let power = if status.on { Power::On } else { Power::Off };
+        Ok(Reading { at: std::time::Instant::now(), identity, power, off_cause })
     }
 
     /// Sends a power command. That it was accepted says nothing about its effect: read.
