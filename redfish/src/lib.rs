@@ -7,7 +7,9 @@
 //! Every byte from a controller is hostile: lengths, checksums, signatures and sequence numbers are verified before use,
 //! and no input makes it panic.
 
+pub mod boot;
 pub mod endpoint;
+pub mod health;
 pub mod ipmi;
 pub mod reading;
 pub mod secret;
