@@ -8,12 +8,18 @@
 //! and no input makes it panic.
 
 pub mod boot;
+pub mod controller;
 pub mod endpoint;
 pub mod health;
 pub mod ipmi;
+pub mod power;
+pub mod quirk;
 pub mod reading;
+pub mod redfish;
 pub mod secret;
 
+pub use controller::{BmcError, Controller};
 pub use endpoint::Endpoint;
-pub use reading::{OffCause, Power, Reading};
+pub use power::PowerCommand;
+pub use reading::{OffCause, Power, Reading, Readings, Source};
 pub use secret::Secret;

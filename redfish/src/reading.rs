@@ -26,15 +26,37 @@ pub enum OffCause {
     Unknown,
 }
 
+/// By what it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The system itself: IPMI chassis status, or the power state of the Redfish system.
+    System,
+    /// The chassis around it, as its BMC tells it: it can contradict, never prove.
+    Chassis,
+    /// An outlet of a power distribution unit.
+    Outlet,
+}
+
 /// One live reading of power. Never from a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// When the answer came.
     pub at: Instant,
+    /// By what.
+    pub source: Source,
     /// The identity that the same session gave: sixteen bytes of GUID as sent, or `None` if the BMC tells none.
     pub identity: Option<[u8; 16]>,
     /// What was read.
     pub power: Power,
     /// Why it is off.
     pub off_cause: OffCause,
+}
+
+/// What one look at a BMC gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readings {
+    /// The system's power.
+    pub main: Reading,
+    /// What else the BMC tells about it, where it does.
+    pub beside: Option<Reading>,
 }

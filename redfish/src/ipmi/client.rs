@@ -8,7 +8,7 @@ use super::crypto::Suite;
 use super::frame::MAX_DATAGRAM;
 use super::handshake::{Handshake, Login, LoginError, Privilege, Random, Step};
 use super::session::{Incoming, Session};
-use crate::reading::{OffCause, Power, Reading};
+use crate::reading::{OffCause, Power, Reading, Source};
 use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
@@ -288,7 +288,7 @@ impl Client {
             _ => OffCause::Unknown,
         };
         let power = if status.on { Power::On } else { Power::Off };
-        Ok(Reading { at: std::time::Instant::now(), identity, power, off_cause })
+        Ok(Reading { at: std::time::Instant::now(), source: Source::System, identity, power, off_cause })
     }
 
     /// Sends a power command. That it was accepted says nothing about its effect: read.

@@ -1,0 +1,600 @@
+//! The requests: sessions with a fall back to Basic, one repeated login, ETags as each BMC wants them, tasks, pages.
+
+use super::error::{RedfishError, called};
+use super::facts::{EtagUse, Facts};
+use super::http::{Patience, Request, Response, Transport};
+use super::keeper::{KeptSession, SessionKeeper};
+use super::link::{Link, Origin};
+use super::message::Messages;
+use super::tls::{Fingerprint, Trust};
+use super::walk::{MEMBERS_MAX, Walk, parse};
+use crate::Secret;
+use crate::quirk::Quirks;
+use base64::Engine as _;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
+
+/// Pages of a collection at most.
+const PAGES_MAX: usize = 50;
+/// Asked again so often when it says that it is not ready.
+const READY_TRIES: u32 = 3;
+/// And no later than this after its first answer.
+const READY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at a task.
+const TASK_EVERY: Duration = Duration::from_secs(1);
+/// Messages that mean *not now*.
+const NOT_READY: [&str; 5] =
+    ["SYS518", "ResourceNotReadyRetry", "ServiceTemporarilyUnavailable", "ServerNotReady", "NotReady"];
+/// Messages that mean that all sessions are taken.
+const SESSIONS_TAKEN: [&str; 4] =
+    ["SessionLimitExceeded", "CreateLimitReachedForResource", "RAC0218", "MaximumSessionsReached"];
+/// Messages that mean that an ETag was wanted, or another one.
+const ETAG_WANTED: [&str; 4] =
+    ["PreconditionFailed", "PreconditionRequired", "PreconditionHeaderMissing", "EtagMismatch"];
+
+const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// The account.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// Its name.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+}
+
+/// What is told about a BMC beside its address and account.
+#[derive(Clone)]
+pub struct Options {
+    /// Whom to believe.
+    pub trust: Trust,
+    /// How long is waited.
+    pub patience: Patience,
+    /// Which system, where there are several: its link, its `Id` or its UUID.
+    pub system: Option<String>,
+    /// Keep the connection between requests. Off unless this BMC is known to bear it: some starve or crash (sushy).
+    pub keep_alive: bool,
+    /// Where the session is kept.
+    pub keeper: Arc<dyn SessionKeeper>,
+    /// What earlier connections learned.
+    pub facts: Facts,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("trust", &self.trust).field("system", &self.system).finish_non_exhaustive()
+    }
+}
+
+/// How requests are authenticated.
+#[derive(Debug)]
+enum Auth {
+    /// Not yet.
+    None,
+    /// By a session; fresh ones were opened in this process.
+    Session { session: KeptSession, fresh: bool },
+    /// By the password on every request.
+    Basic,
+}
+
+/// A resource and its ETag.
+#[derive(Debug, Clone)]
+pub(super) struct Resource {
+    pub(super) value: Value,
+    pub(super) etag: Option<String>,
+}
+
+impl Resource {
+    pub(super) fn walk(&self) -> Walk<'_> {
+        Walk::of(&self.value)
+    }
+}
+
+/// What a write was answered with.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) status: StatusCode,
+    pub(super) location: Option<String>,
+    pub(super) body: Option<Value>,
+}
+
+/// One BMC.
+#[derive(Debug)]
+pub struct Redfish {
+    transport: Transport,
+    pub(super) credential: Credential,
+    auth: Auth,
+    keeper: Keeper,
+    pub(super) options: Options,
+    pub(super) facts: Facts,
+    pub(super) quirks: Quirks,
+    pub(super) root: Option<Value>,
+    pub(super) places: Option<super::system::Places>,
+}
+
+struct Keeper(Arc<dyn SessionKeeper>);
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper(..)")
+    }
+}
+
+/// Connects once, sends nothing but the handshake, and gives the certificate's fingerprint for a person to compare.
+///
+/// # Errors
+/// There is no TLS.
+pub async fn look(address: SocketAddr, host: &str, patience: Patience) -> Result<Fingerprint, RedfishError> {
+    let origin = Origin { host: host.to_owned(), port: address.port() };
+    let mut transport = Transport::new(address, origin, None, patience)?;
+    transport.touch().await?;
+    let what = "certificate";
+    transport.seen().ok_or(RedfishError::Missing { address, what, hint: "no TLS server is without one" })
+}
+
+impl Redfish {
+    /// A client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The trust cannot be used.
+    pub fn new(
+        address: SocketAddr,
+        host: &str,
+        credential: Credential,
+        options: Options,
+    ) -> Result<Redfish, RedfishError> {
+        let origin = Origin { host: host.to_owned(), port: address.port() };
+        let mut transport = Transport::new(address, origin, Some(&options.trust), options.patience)?;
+        transport.keep_alive = options.keep_alive;
+        Ok(Redfish {
+            transport,
+            credential,
+            auth: Auth::None,
+            keeper: Keeper(options.keeper.clone()),
+            facts: options.facts.clone(),
+            options,
+            quirks: Quirks::default(),
+            root: None,
+            places: None,
+        })
+    }
+
+    /// Where.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.transport.address()
+    }
+
+    /// What was learned about this BMC; to be given to the next client of it.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The flags of its make that are in force.
+    #[must_use]
+    pub fn quirks(&self) -> Quirks {
+        self.quirks
+    }
+
+    /// The certificate that it showed.
+    #[must_use]
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        self.transport.seen()
+    }
+
+    pub(super) fn link(&self, text: &str) -> Result<Link, RedfishError> {
+        let address = self.address();
+        self.transport.origin().link(text).map_err(|reason| RedfishError::BadLink { address, reason })
+    }
+
+    /// The link of what is here, if it is one that is followed.
+    pub(super) fn link_of(&self, walk: Walk<'_>) -> Result<Option<Link>, RedfishError> {
+        walk.id().map(|text| self.link(text)).transpose()
+    }
+
+    /// Reads a resource, logging in if need be. Reading may be repeated, so it is: after a lost session once, and while the
+    /// BMC says that it is not ready.
+    pub(super) async fn get(&mut self, link: &Link) -> Result<Resource, RedfishError> {
+        let began = Instant::now();
+        let mut left = READY_TRIES;
+        loop {
+            left -= 1;
+            match self.ask(Method::GET, link, Vec::new(), None).await {
+                Ok(response) => return self.resource(link, &response),
+                Err(RedfishError::Busy { retry_after, .. })
+                    if left > 0 && began.elapsed() + retry_after.unwrap_or(TASK_EVERY) < READY_WAIT_MAX =>
+                {
+                    sleep(retry_after.unwrap_or(TASK_EVERY)).await;
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    fn resource(&self, link: &Link, response: &Response) -> Result<Resource, RedfishError> {
+        let unreadable =
+            |reason| RedfishError::Unreadable { address: self.address(), request: called("GET", link), reason };
+        let value = parse(&response.body).map_err(unreadable)?;
+        let etag = response
+            .header("etag")
+            .or_else(|| Walk::of(&value).get("@odata.etag").text())
+            .filter(|etag| etag.len() < 256 && etag.bytes().all(|b| b.is_ascii_graphic() || b == b' '))
+            .map(str::to_owned);
+        Ok(Resource { value, etag })
+    }
+
+    /// Does an action. Sent once, never with `If-Match`: iDRAC answers that with 412 for ever.
+    pub(super) async fn post(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
+        let response = self.ask(Method::POST, link, Vec::new(), Some(body)).await?;
+        Ok(self.written(&response))
+    }
+
+    /// Changes a resource, with the ETag that this BMC wants; which one it wants is learned.
+    pub(super) async fn patch(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
+        let mut tried = Vec::new();
+        let mut next = Some(self.facts.etag);
+        loop {
+            let Some(etag_use) = next else {
+                // All forms were refused for their ETag.
+                return self.patch_with(link, body, EtagUse::None).await;
+            };
+            tried.push(etag_use);
+            match self.patch_with(link, body, etag_use).await {
+                Ok(written) => {
+                    self.facts.etag = etag_use;
+                    return Ok(written);
+                }
+                Err(RedfishError::Refused { status, ref messages, .. })
+                    if matches!(status, 412 | 428) || messages.any(&ETAG_WANTED) =>
+                {
+                    next = EtagUse::CHAIN.into_iter().find(|etag_use| !tried.contains(etag_use));
+                }
+                Err(why) => return Err(why),
+            }
+        }
+    }
+
+    async fn patch_with(&mut self, link: &Link, body: &Value, etag_use: EtagUse) -> Result<Written, RedfishError> {
+        let etag = match etag_use {
+            EtagUse::None => None,
+            EtagUse::Any => Some("*".to_owned()),
+            EtagUse::Fresh => self.get(link).await?.etag,
+            EtagUse::Strong => self.get(link).await?.etag.map(|etag| strong(&etag)),
+        };
+        let value = etag.and_then(|etag| HeaderValue::from_str(&etag).ok());
+        let headers = value.map(|value| (header::IF_MATCH, value)).into_iter().collect();
+        let response = self.ask(Method::PATCH, link, headers, Some(body)).await?;
+        Ok(self.written(&response))
+    }
+
+    fn written(&self, response: &Response) -> Written {
+        let location = response.header("location").map(str::to_owned);
+        Written { status: response.status, location, body: parse(&response.body).ok() }
+    }
+
+    /// Waits for the task that a write began, if it began one.
+    pub(super) async fn finish(
+        &mut self,
+        written: Written,
+        request: &str,
+        limit: Duration,
+    ) -> Result<(), RedfishError> {
+        if written.status != StatusCode::ACCEPTED {
+            return Ok(());
+        }
+        let body = written.body.unwrap_or(Value::Null);
+        let place = written.location.as_deref().or_else(|| Walk::of(&body).id());
+        // Accepted, and nothing to ask after: what came of it shows when the state is read.
+        let Some(place) = place else { return Ok(()) };
+        let monitor = self.link(place)?;
+        let until = Instant::now() + limit;
+        let mut state = "Running".to_owned();
+        while Instant::now() < until {
+            sleep(TASK_EVERY).await;
+            let response = match self.ask(Method::GET, &monitor, Vec::new(), None).await {
+                Ok(response) => response,
+                // A monitor may vanish when its task is over.
+                Err(RedfishError::Refused { status: 404 | 410, .. }) => return Ok(()),
+                Err(RedfishError::Busy { .. }) => continue,
+                Err(why) => return Err(why),
+            };
+            let value = parse(&response.body).unwrap_or(Value::Null);
+            let task = Walk::of(&value);
+            if let Some(word) = task.get("TaskState").text() {
+                state = crate::health::tame(word);
+            } else if response.status != StatusCode::ACCEPTED {
+                return Ok(());
+            }
+            let failed = task.get("TaskStatus").text().is_some_and(|status| status != "OK");
+            match state.as_str() {
+                "Completed" if !failed => return Ok(()),
+                "Completed" | "Exception" | "Killed" | "Cancelled" | "Interrupted" => {
+                    let texts: Vec<&str> =
+                        task.get("Messages").items().filter_map(|m| m.get("Message").text()).collect();
+                    let text = crate::health::tame(&texts.join("; "));
+                    return Err(RedfishError::Task {
+                        address: self.address(),
+                        request: request.to_owned(),
+                        state,
+                        text,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let text = format!("not over after {} s", limit.as_secs());
+        Err(RedfishError::Task { address: self.address(), request: request.to_owned(), state, text })
+    }
+
+    /// The members of a collection, page after page, as links; at most [`MEMBERS_MAX`].
+    pub(super) async fn members(&mut self, collection: &Link) -> Result<Vec<Link>, RedfishError> {
+        let mut found = Vec::new();
+        let mut page = Some(collection.clone());
+        let mut seen = Vec::new();
+        while let Some(link) = page.take() {
+            let resource = self.get(&link).await?;
+            for member in resource.walk().get("Members").items() {
+                // A foreign link within a collection is left out; the others are no worse for it.
+                if let Ok(Some(member)) = self.link_of(member)
+                    && !found.contains(&member)
+                    && found.len() < MEMBERS_MAX
+                {
+                    found.push(member);
+                }
+            }
+            seen.push(link);
+            if seen.len() < PAGES_MAX {
+                page = self.next_page(resource.walk(), &seen)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The next page of a collection, unless it was seen already.
+    pub(super) fn next_page(&self, page: Walk<'_>, seen: &[Link]) -> Result<Option<Link>, RedfishError> {
+        let next = page.get("Members@odata.nextLink");
+        let text = next.text().or(next.id()).or(page.get("@odata.nextLink").text());
+        let next = text.map(|text| self.link(text)).transpose()?;
+        Ok(next.filter(|next| !seen.contains(next)))
+    }
+
+    /// Sends with authentication; a dead session is opened anew once. Only reads are sent twice.
+    async fn ask(
+        &mut self,
+        method: Method,
+        link: &Link,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Option<&Value>,
+    ) -> Result<Response, RedfishError> {
+        if matches!(self.auth, Auth::None) {
+            self.login().await?;
+        }
+        let response = self.send(method.clone(), link, headers.clone(), body).await?;
+        if response.status != StatusCode::UNAUTHORIZED {
+            return self.judge(method.as_str(), link, response);
+        }
+        // 401 was answered instead of doing anything, so it is sent again, whatever it was.
+        match std::mem::replace(&mut self.auth, Auth::None) {
+            Auth::Session { .. } => {
+                self.keeper.0.forget();
+                self.login().await?;
+                let response = self.send(method.clone(), link, headers, body).await?;
+                if response.status == StatusCode::UNAUTHORIZED {
+                    return Err(RedfishError::Credential { address: self.address() });
+                }
+                self.judge(method.as_str(), link, response)
+            }
+            Auth::None | Auth::Basic => Err(RedfishError::Credential { address: self.address() }),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        link: &Link,
+        mut headers: Vec<(HeaderName, HeaderValue)>,
+        body: Option<&Value>,
+    ) -> Result<Response, RedfishError> {
+        match &self.auth {
+            Auth::None => {}
+            Auth::Session { session, .. } => headers.extend(secret_header(session.token.expose()).map(|v| (TOKEN, v))),
+            Auth::Basic => headers.push((header::AUTHORIZATION, self.basic())),
+        }
+        let body = body.map(|value| value.to_string().into_bytes());
+        Ok(self.transport.send(Request { method, link, headers, body }).await?)
+    }
+
+    fn basic(&self) -> HeaderValue {
+        let mut plain = Zeroizing::new(self.credential.user.clone().into_bytes());
+        plain.push(b':');
+        plain.extend_from_slice(self.credential.password.expose());
+        let text = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&*plain)));
+        // Base64 is always a header.
+        secret_header(text.as_bytes()).unwrap_or(HeaderValue::from_static(""))
+    }
+
+    fn judge(&self, method: &str, link: &Link, response: Response) -> Result<Response, RedfishError> {
+        let (address, status, request) = (self.address(), response.status, called(method, link));
+        if status.is_success() {
+            return Ok(response);
+        }
+        if status.is_redirection() {
+            return Err(RedfishError::Redirected { address, request, status: status.as_u16() });
+        }
+        let messages = Messages::read(&response.body);
+        let busy = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS);
+        if busy || messages.any(&NOT_READY) {
+            let text = if messages.text.is_empty() { format!("status {status}") } else { messages.text };
+            return Err(RedfishError::Busy { address, retry_after: retry_after(&response), text });
+        }
+        if status == StatusCode::FORBIDDEN {
+            let text = if messages.text.is_empty() { String::new() } else { format!(": {}", messages.text) };
+            return Err(RedfishError::Forbidden { address, request, text });
+        }
+        Err(RedfishError::Refused { address, request, status: status.as_u16(), messages })
+    }
+
+    /// The service root. It is read without a credential: it shows whether Redfish is spoken at all.
+    pub(super) async fn service_root(&mut self) -> Result<Value, RedfishError> {
+        if let Some(root) = &self.root {
+            return Ok(root.clone());
+        }
+        let address = self.address();
+        let before = std::mem::replace(&mut self.auth, Auth::None);
+        let mut answer = Err(RedfishError::Missing { address, what: "service root", hint: "it speaks no Redfish" });
+        for path in ["/redfish/v1/", "/redfish/v1"] {
+            let link = self.link(path)?;
+            let sent = self.send(Method::GET, &link, Vec::new(), None).await;
+            answer = sent.and_then(|response| {
+                let response = self.judge("GET", &link, response)?;
+                Ok(self.resource(&link, &response)?.value)
+            });
+            // Some send the one to the other; neither is followed, both are known.
+            if !matches!(answer, Err(RedfishError::Redirected { .. } | RedfishError::Refused { status: 404, .. })) {
+                break;
+            }
+        }
+        self.auth = before;
+        let root = answer?;
+        self.root = Some(root.clone());
+        Ok(root)
+    }
+
+    /// Opens a session, or falls back to Basic where there are none or none is free; never asks for a second one.
+    async fn login(&mut self) -> Result<(), RedfishError> {
+        let root = self.service_root().await?;
+        if let Some(session) = self.keeper.0.load() {
+            self.auth = Auth::Session { session, fresh: false };
+            return Ok(());
+        }
+        if self.facts.basic_only || self.quirks.basic_only {
+            self.auth = Auth::Basic;
+            return Ok(());
+        }
+        let root = Walk::of(&root);
+        let sessions = match root.at(&["Links", "Sessions"]).id() {
+            Some(text) => self.link(text)?,
+            None if root.get("SessionService").is_some() => self.link("/redfish/v1/SessionService/Sessions")?,
+            None => {
+                self.facts.basic_only = true;
+                self.auth = Auth::Basic;
+                return Ok(());
+            }
+        };
+        let password = Zeroizing::new(String::from_utf8_lossy(self.credential.password.expose()).into_owned());
+        let body = json!({ "UserName": self.credential.user, "Password": password.as_str() });
+        let response = self.send(Method::POST, &sessions, Vec::new(), Some(&body)).await;
+        drop_secret(body);
+        let response = match response {
+            Ok(response) => response,
+            Err(why) => return Err(why),
+        };
+        let messages = Messages::read(&response.body);
+        let status = response.status;
+        let taken = messages.any(&SESSIONS_TAKEN) || status == StatusCode::SERVICE_UNAVAILABLE;
+        let absent = matches!(status.as_u16(), 404 | 405 | 501);
+        if status.is_success() {
+            let token = response.header("x-auth-token").filter(|token| !token.is_empty()).map(str::to_owned);
+            let body = parse(&response.body).unwrap_or(Value::Null);
+            let place = response.header("location").or_else(|| Walk::of(&body).id());
+            let link = place.and_then(|place| self.link(place).ok());
+            match (token, link) {
+                (Some(token), Some(link)) => {
+                    let token = Secret::new(token.into_bytes());
+                    let session = KeptSession { link: link.as_str().to_owned(), token };
+                    self.keeper.0.store(&session);
+                    self.auth = Auth::Session { session, fresh: true };
+                }
+                // A session that could never be closed is not used: it would be one of few, for ever.
+                _ => {
+                    self.facts.basic_only = true;
+                    self.auth = Auth::Basic;
+                }
+            }
+            return Ok(());
+        }
+        if taken || absent {
+            self.facts.basic_only = absent;
+            self.auth = Auth::Basic;
+            return Ok(());
+        }
+        match status.as_u16() {
+            // Some answer a wrong password with 400.
+            400 | 401 | 403 => Err(RedfishError::Credential { address: self.address() }),
+            _ => self.judge("POST", &sessions, response).map(drop),
+        }
+    }
+
+    /// Whether the account and its password are accepted now: a fresh login, whatever session is open.
+    pub(super) async fn accepts(&mut self, credential: &Credential) -> Result<bool, RedfishError> {
+        let before = (std::mem::replace(&mut self.auth, Auth::Basic), self.credential.clone());
+        self.credential = credential.clone();
+        let systems = self.link("/redfish/v1/Systems")?;
+        let answer = self.send(Method::GET, &systems, Vec::new(), None).await;
+        (self.auth, self.credential) = before;
+        match answer?.status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
+            status if status.is_success() => Ok(true),
+            status => Err(RedfishError::Busy {
+                address: self.address(),
+                retry_after: None,
+                text: format!("status {status} at a login"),
+            }),
+        }
+    }
+
+    /// Whether a session is open, and whether this process opened it.
+    #[must_use]
+    pub fn session(&self) -> Option<bool> {
+        match &self.auth {
+            Auth::Session { fresh, .. } => Some(*fresh),
+            _ => None,
+        }
+    }
+
+    /// Closes the session at the BMC, if one is open.
+    pub async fn close(mut self) {
+        let Auth::Session { session, .. } = &self.auth else { return };
+        if let Ok(link) = self.link(&session.link) {
+            let _ = self.send(Method::DELETE, &link, Vec::new(), None).await;
+        }
+        self.keeper.0.forget();
+    }
+}
+
+/// A header that no log shows.
+fn secret_header(bytes: &[u8]) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_bytes(bytes).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Wipes the password out of a request's body.
+pub(super) fn drop_secret(mut body: Value) {
+    if let Some(object) = body.as_object_mut() {
+        for (_, value) in object.iter_mut() {
+            if let Value::String(text) = value {
+                zeroize::Zeroize::zeroize(text);
+            }
+        }
+    }
+}
+
+/// A weak ETag as a strong one; doubled quotes are folded.
+fn strong(etag: &str) -> String {
+    let bare = etag.trim().trim_start_matches("W/").trim_matches('"');
+    format!("\"{bare}\"")
+}
+
+/// The header, in seconds; as a date it is not used: a BMC's clock is often wrong.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let seconds: u64 = response.header("retry-after")?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds.min(3_600)))
+}

@@ -1,0 +1,36 @@
+//! Redfish, as real BMCs speak it: read tolerantly, written sparingly, judged by what reads back.
+//!
+//! Sources: DMTF DSP0266 (protocol) 1.20, DSP0268 (schemas) 2024.1; quirks in [`crate::quirk`].
+
+mod account;
+mod boot;
+mod client;
+mod controller;
+mod error;
+mod facts;
+mod http;
+mod keeper;
+mod link;
+mod log;
+mod media;
+mod message;
+mod outlet;
+mod power;
+mod sensor;
+mod system;
+mod tls;
+mod walk;
+
+pub use account::Rotation;
+pub use client::{Credential, Options, Redfish, look};
+pub use error::RedfishError;
+pub use facts::{EtagUse, Facts};
+pub use http::{HttpError, Patience};
+pub use keeper::{KeptSession, NoKeeper, SessionKeeper};
+pub use link::{BadLink, Link, Origin};
+pub use media::Media;
+pub use message::Messages;
+pub use outlet::Outlet;
+pub use system::Identity;
+pub use tls::{BadFingerprint, Fingerprint, Trust};
+pub use walk::{Unreadable, Walk, parse};
