@@ -57,7 +57,7 @@ impl BmcError {
 impl From<RedfishError> for BmcError {
     fn from(why: RedfishError) -> BmcError {
         let kind = match &why {
-            RedfishError::Http(HttpError::PinChanged { .. }) => Kind::Pin,
+            RedfishError::Http(HttpError::PinChanged { .. } | HttpError::Untrusted { .. }) => Kind::Pin,
             RedfishError::Http(HttpError::Request { .. }) => Kind::Refused,
             RedfishError::Http(why) if why.may_have_been_done() => Kind::Unknown,
             RedfishError::Http(_) => Kind::Unreachable,

@@ -179,6 +179,13 @@ pub const TABLE: &[Row] = &[
         source: "ansible#65169: the cap on user sessions is soon reached and cannot be cleared",
     },
     Row {
+        vendor: "sushy emulator",
+        product: "",
+        firmware: &[],
+        flags: Quirks { chassis_unrelated: true, ..STANDARD },
+        source: "sushy-tools 2.2.0: the chassis reads On whatever its system does",
+    },
+    Row {
         vendor: "huawei",
         product: "",
         firmware: &[],
@@ -292,6 +299,16 @@ mod tests {
         assert_eq!(of("Dell Inc.", "PowerEdge R750 iDRAC 9"), [""; 0]);
         assert_eq!(of("Dell Inc.", "PowerEdge R770 iDRAC 10"), ["on_settles"]);
         assert_eq!(of("Cisco Systems", "UCSC"), ["basic_only"]);
+        assert_eq!(of("Huawei", "2288H iBMC"), ["etag_always"]);
+        assert_eq!(of("Lenovo", "ThinkSystem SR655"), ["etag_always", "boot_mode_always", "boot_at_settings"]);
+        assert_eq!(of("ASRockRack", "X"), of("AMI", "X"));
+        assert_eq!(of("GIGABYTE", "R182"), of("AMI", "X"));
+        assert_eq!(of("OpenBMC", ""), ["ipmi_answer_s"]);
+        assert_eq!(of("HPE", "ProLiant DL380 Gen11 iLO 6"), ["boot_not_in_post"]);
+        assert_eq!(of("Supermicro", "X10DRi"), ["boot_mode_never"]);
+        assert_eq!(of("Supermicro", "X11DPH"), of("Supermicro", "X12DPi"));
+        assert_eq!(of("Supermicro", "X13SEM"), ["boot_mode_always", "ipmi_disk_selector"]);
+        assert_eq!(of("Sushy Emulator", ""), ["chassis_unrelated"]);
         assert_eq!(of("", ""), [""; 0]);
     }
 }

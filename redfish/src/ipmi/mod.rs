@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod command;
+mod controller;
 pub mod crypto;
 pub mod frame;
 pub mod handshake;

@@ -50,6 +50,18 @@ pub enum HttpError {
         /// What went wrong.
         reason: String,
     },
+    /// A certificate that no authority stands for.
+    #[error(
+        "{address} shows a certificate that is not trusted ({reason}); nothing was sent to it. Its fingerprint is {seen}: compare it at the BMC, and trust that"
+    )]
+    Untrusted {
+        /// Where to.
+        address: SocketAddr,
+        /// Why not.
+        reason: String,
+        /// What it shows.
+        seen: Fingerprint,
+    },
     /// Another certificate than the one that was pinned.
     #[error(
         "{address} shows another certificate than the one that was trusted: {seen}, not {expected}; nothing was sent to it. If its certificate was renewed, check the fingerprint at the BMC and trust it anew; if not, somebody else answers there"
@@ -248,6 +260,9 @@ impl Transport {
         let connector = tokio_rustls::TlsConnector::from(self.tls.config.clone());
         let stream = connector.connect(name, stream).await.map_err(|why| match (self.tls.pin(), self.tls.seen()) {
             (Some(expected), Some(seen)) if expected != seen => HttpError::PinChanged { address, expected, seen },
+            (None, Some(seen)) if is_about_certificate(&why) => {
+                HttpError::Untrusted { address, reason: why.to_string(), seen }
+            }
             _ => tls(why.to_string()),
         })?;
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
@@ -291,6 +306,11 @@ async fn exchange(
         }
     })?;
     Ok(Response { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+}
+
+fn is_about_certificate(why: &std::io::Error) -> bool {
+    let inner = why.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// A cause in words, with what stands behind it.

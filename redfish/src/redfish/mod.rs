@@ -32,5 +32,5 @@ pub use media::Media;
 pub use message::Messages;
 pub use outlet::Outlet;
 pub use system::Identity;
-pub use tls::{BadFingerprint, Fingerprint, Trust};
+pub use tls::{Authorities, BadAuthorities, BadFingerprint, Fingerprint, Trust, authorities};
 pub use walk::{Unreadable, Walk, parse};

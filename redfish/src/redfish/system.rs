@@ -45,7 +45,7 @@ pub struct Identity {
 /// Reads a UUID in its text form.
 pub(super) fn uuid(text: &str) -> Option<[u8; 16]> {
     let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-    if digits.len() != 32 || !digits.is_ascii() {
+    if digits.len() != 32 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     Some(u128::from_str_radix(&digits, 16).ok()?.to_be_bytes())

@@ -5,6 +5,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 use std::fmt;
@@ -57,6 +58,43 @@ impl FromStr for Fingerprint {
         }
         Ok(Fingerprint(bytes))
     }
+}
+
+/// Roots that sign certificates.
+pub type Authorities = RootCertStore;
+
+/// Why a file holds no authorities.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BadAuthorities {
+    /// It is no PEM.
+    #[error("it is no PEM file: {0}")]
+    NotPem(String),
+    /// One of its certificates is none.
+    #[error("certificate {number} in it cannot be used: {reason}")]
+    Certificate {
+        /// Which, from 1.
+        number: usize,
+        /// Why.
+        reason: String,
+    },
+    /// It holds none.
+    #[error("it holds no certificate")]
+    Empty,
+}
+
+/// Reads the certificates of authorities from PEM.
+///
+/// # Errors
+/// There is none, or one of them cannot be used.
+pub fn authorities(pem: &[u8]) -> Result<Authorities, BadAuthorities> {
+    let mut roots = RootCertStore::empty();
+    for (place, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+        let certificate = certificate.map_err(|why| BadAuthorities::NotPem(why.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|why| BadAuthorities::Certificate { number: place + 1, reason: why.to_string() })?;
+    }
+    if roots.is_empty() { Err(BadAuthorities::Empty) } else { Ok(roots) }
 }
 
 /// Whom to believe.

@@ -1,0 +1,105 @@
+//! `rackmedic bmc`: one BMC by hand. A bench tool: what it says of *off* is a verdict over readings, never the proof that
+//! the appliance needs.
+
+mod boot;
+mod identify;
+mod media;
+mod place;
+mod power;
+mod show;
+
+use super::output::Exit;
+use clap::Subcommand;
+use place::Place;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bmc {
+    /// Reads or switches the power; `off` ends well only if the readings show it.
+    Power {
+        /// What is done.
+        #[arg(value_enum)]
+        what: power::What,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Who the BMC says that it and its machine are.
+    Identify {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Sets what the machine boots from next time, once, and reads it back; or reads or clears it.
+    Boot {
+        /// What it boots from.
+        #[arg(value_enum)]
+        what: boot::What,
+        /// The URL: of the loader for `http` (left out, DHCP names it), of the image for `cd` (left out, what is in the drive).
+        #[arg(value_name = "URL")]
+        loads: Option<String>,
+        /// Boot by legacy BIOS instead of UEFI.
+        #[arg(long)]
+        legacy: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// The newest entries of the event log, oldest first.
+    Sel {
+        /// How many at most.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4096))]
+        count: u16,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// The sensors, read now.
+    Sensors {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// The virtual drive: puts an image in by its URL, or ejects it.
+    Media {
+        /// What is done.
+        #[arg(value_enum)]
+        what: media::What,
+        /// The image for `insert`.
+        #[arg(value_name = "URL")]
+        image: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+impl Bmc {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.drive())
+    }
+
+    async fn drive(self) -> anyhow::Result<Exit> {
+        let (place, privilege) = match &self {
+            Bmc::Power { place, .. } | Bmc::Boot { place, .. } | Bmc::Media { place, .. } => (place, place::OPERATOR),
+            Bmc::Identify { place } | Bmc::Sel { place, .. } | Bmc::Sensors { place } => (place, place::USER),
+        };
+        self.check()?;
+        let mut bmc = place.open(privilege).await?;
+        let done = match &self {
+            Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
+            Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
+            Bmc::Boot { what, loads, legacy, place } => {
+                boot::run(&mut *bmc, *what, loads.as_deref(), *legacy, place.output).await
+            }
+            Bmc::Sel { count, place } => show::event_log(&mut *bmc, usize::from(*count), place.output).await,
+            Bmc::Sensors { place } => show::sensors(&mut *bmc, place.output).await,
+            Bmc::Media { what, image, place } => media::run(&mut *bmc, *what, image.as_deref(), place.output).await,
+        };
+        bmc.close().await;
+        done
+    }
+
+    /// Refuses what makes no sense before anything is sent.
+    fn check(&self) -> anyhow::Result<()> {
+        match self {
+            Bmc::Boot { what, loads, .. } => boot::check(*what, loads.as_deref()),
+            Bmc::Media { what, image, .. } => media::check(*what, image.as_deref()),
+            _ => Ok(()),
+        }
+    }
+}
