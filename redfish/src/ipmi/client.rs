@@ -145,7 +145,8 @@ impl Client {
         patience: Patience,
     ) -> Result<Client, IpmiError> {
         let mut last = None;
-        for suite in suites {
+        for (place, suite) in suites.iter().enumerate() {
+            let later = suites.get(place + 1..).unwrap_or_default();
             match Client::open_with(address, login, *suite, patience).await {
                 Ok(client) => return Ok(client),
                 // Some firmware drops a proposal that it does not know instead of refusing it.
@@ -153,6 +154,13 @@ impl Client {
                     why @ (IpmiError::Login { source: LoginError::SuiteRefused(_), .. }
                     | IpmiError::Silent { stage: "open session", .. }),
                 ) => last = Some(why),
+                // Firmware that knows one suite only answers with it whatever was asked (pyghmi). That answer is not used;
+                // if it is a suite that is allowed too, it is asked for by its own name.
+                Err(why @ IpmiError::Login { source: LoginError::Downgraded(triple), .. })
+                    if later.iter().any(|allowed| allowed.triple() == triple) =>
+                {
+                    last = Some(why);
+                }
                 Err(why) => return Err(why),
             }
         }

@@ -3,6 +3,7 @@
 
 use super::link::{Link, Origin};
 use super::tls::{Fingerprint, Tls, Trust};
+use super::unclean::Unclean;
 use super::walk::BODY_BYTES_MAX;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -268,7 +269,7 @@ impl Transport {
         let (sender, connection) = hyper::client::conn::http1::Builder::new()
             .max_headers(HEADERS_MAX)
             .max_buf_size(HEADER_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Unclean(stream)))
             .await
             .map_err(|why| tls(why.to_string()))?;
         let driver = tokio::spawn(async move {

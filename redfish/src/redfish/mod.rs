@@ -19,6 +19,7 @@ mod power;
 mod sensor;
 mod system;
 mod tls;
+mod unclean;
 mod walk;
 
 pub use account::Rotation;

@@ -255,7 +255,7 @@ fn say_off(
     output: Format,
 ) -> anyhow::Result<()> {
     let reason = match (verdict.why_not, machine) {
-        (_, None) => "the BMC names no machine: whose power was read is not known".to_owned(),
+        (None, None) => "the BMC names no machine: whose power was read is not known".to_owned(),
         (Some(NotProven::NotOff), _) => match refusal {
             Some(text) => format!("it does not read off, and the BMC said: {text}"),
             None => "it does not read off: the command was accepted without effect".to_owned(),
