@@ -162,7 +162,13 @@ pub(crate) fn virtualbmc(peers: &Path, port: u16) -> Peer {
     let bin = peers.join("python-1/bin");
     let child = start(bin.join("vbmcd"), &["--foreground"], &folder, &env);
     let place = place(format!("ipmi://admin@127.0.0.1:{port}"), &[]);
-    let peer = Peer { name: "virtualbmc 3.3.0 on test:///default (a liar)", place, knows_passwords: true, children: vec![child], folder };
+    let peer = Peer {
+        name: "virtualbmc 3.3.0 on test:///default (a liar)",
+        place,
+        knows_passwords: true,
+        children: vec![child],
+        folder,
+    };
     listens(server_port);
     let port = port.to_string();
     let add = ["add", "test", "--port", &port, "--address", "127.0.0.1", "--username", "admin", "--password", "secret"];
@@ -239,7 +245,8 @@ pub(crate) fn sushy_static(peers: &Path, port: u16) -> Peer {
     ];
     let child = start(peers.join("python-1/bin/sushy-static"), &arguments, &folder, &[]);
     let place = place(format!("redfish://admin@127.0.0.1:{port}"), &pin(&folder));
-    let peer = Peer { name: "sushy-static 2.2.0 (a liar)", place, knows_passwords: false, children: vec![child], folder };
+    let peer =
+        Peer { name: "sushy-static 2.2.0 (a liar)", place, knows_passwords: false, children: vec![child], folder };
     listens(port);
     peer
 }

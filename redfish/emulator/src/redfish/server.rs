@@ -1,0 +1,249 @@
+//! TLS and HTTP around the resources, and what goes wrong with them.
+
+use super::answer::Answer;
+use super::{tree, write};
+use crate::emulator::Certificate;
+use crate::misbehaviour::Misbehaviour;
+use crate::state::Handle;
+use base64::Engine as _;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use machine::BmcError;
+use serde_json::Value;
+use std::convert::Infallible;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request's body.
+const BODY_BYTES_MAX: usize = 64 << 10;
+/// A client that begins and says nothing is let go.
+const CLIENT_LIMIT: Duration = Duration::from_secs(300);
+
+/// Serves until its task is aborted.
+pub(crate) async fn serve(listener: TcpListener, handle: Handle, certificate: Certificate) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (handle, certificate) = (handle.clone(), certificate.clone());
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(CLIENT_LIMIT, connection(stream, handle, certificate)).await;
+        });
+    }
+}
+
+async fn connection(mut stream: TcpStream, handle: Handle, certificate: Certificate) {
+    let at = handle.now();
+    let (silent, no_tls, other) = {
+        let mut state = handle.lock();
+        state.settle(at);
+        let silent = matches!(state.machine.bmc_answers(at), Err(BmcError::Silent));
+        (silent, state.has(Misbehaviour::NoTls), state.has(Misbehaviour::OtherCertificate))
+    };
+    if silent {
+        return;
+    }
+    if no_tls {
+        let _ = stream.write_all(b"SSH-2.0-dropbear\r\n\x00\xff\x16\x03").await;
+        let mut sink = [0; 256];
+        let _ = stream.read(&mut sink).await;
+        return;
+    }
+    let _ = stream.set_nodelay(true);
+    let acceptor = if other { certificate.other() } else { certificate.acceptor() };
+    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+    if let Some(bytes) = raw(&handle) {
+        let _ = raw_answer(&mut stream, &handle, bytes).await;
+        return;
+    }
+    let service = service_fn(move |request| {
+        let handle = handle.clone();
+        async move { Ok::<_, Infallible>(serve_one(handle, request).await) }
+    });
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// An answer that no HTTP server would give, written by hand.
+enum Raw {
+    Reset,
+    Cut,
+    Endless,
+    Drip,
+}
+
+fn raw(handle: &Handle) -> Option<Raw> {
+    let state = handle.lock();
+    [
+        (Misbehaviour::Reset, Raw::Reset),
+        (Misbehaviour::CutBody, Raw::Cut),
+        (Misbehaviour::EndlessBody, Raw::Endless),
+        (Misbehaviour::Drip, Raw::Drip),
+    ]
+    .into_iter()
+    .find_map(|(wrong, raw)| state.has(wrong).then_some(raw))
+}
+
+async fn raw_answer(
+    stream: &mut tokio_rustls::server::TlsStream<TcpStream>,
+    handle: &Handle,
+    raw: Raw,
+) -> std::io::Result<()> {
+    let mut head = vec![0; 8_192];
+    let length = stream.read(&mut head).await?;
+    handle.lock().counted.requests += u64::from(length > 0);
+    match raw {
+        Raw::Reset => {
+            // Closing with bytes unread and no farewell resets the connection.
+            stream.get_mut().0.set_zero_linger()
+        }
+        Raw::Cut => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 400\r\n\r\n{\"PowerState\":\"Off\"}").await?;
+            stream.flush().await
+        }
+        Raw::Endless => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await?;
+            let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
+            loop {
+                stream.write_all(chunk.as_bytes()).await?;
+            }
+        }
+        Raw::Drip => {
+            for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{\"PowerState\":\"Off\"}".iter() {
+                stream.write_all(&[*byte]).await?;
+                stream.flush().await?;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn serve_one(handle: Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    handle.begins();
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (token, basic, if_match) = (header("x-auth-token"), header("authorization"), header("if-match"));
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes());
+    let body: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
+    let answer = judge(&handle, &method, &path, &query, token.as_deref(), basic.as_deref(), if_match.as_deref(), &body);
+    let late = handle.lock().has(Misbehaviour::ThirtySecondsLate);
+    tokio::time::sleep(if late { Duration::from_secs(30) } else { answer.after }).await;
+    handle.ends();
+    if answer.lost {
+        // As a BMC that hangs: the client has to give up by itself.
+        std::future::pending::<()>().await;
+    }
+    respond(&handle, answer)
+}
+
+fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
+    let wrong = handle.lock().wrong.clone();
+    let mut bytes = answer.body.map(|value| value.to_string().into_bytes()).unwrap_or_default();
+    let mut status = answer.status;
+    if wrong.contains(&Misbehaviour::HugeBody) {
+        bytes = [b"{\"PowerState\":\"".to_vec(), vec![b'x'; 16 << 20], b"\"}".to_vec()].concat();
+    } else if wrong.contains(&Misbehaviour::DeepBody) {
+        bytes = [b"{\"a\":".to_vec(), vec![b'['; 10_000], vec![b']'; 10_000], b"}".to_vec()].concat();
+    } else if wrong.contains(&Misbehaviour::HalfJson) {
+        bytes.truncate(bytes.len() / 2);
+    } else if wrong.contains(&Misbehaviour::Html) {
+        (status, bytes) = (200, b"<html><body>Login</body></html>".to_vec());
+    }
+    let mut response = Response::builder().status(status);
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
+    }
+    if !bytes.is_empty() {
+        response = response.header("content-type", "application/json");
+    }
+    response.body(Full::new(Bytes::from(bytes))).unwrap_or_default()
+}
+
+#[allow(clippy::too_many_arguments)] // The parts of one request.
+fn judge(
+    handle: &Handle,
+    method: &Method,
+    path: &str,
+    query: &str,
+    token: Option<&str>,
+    basic: Option<&str>,
+    if_match: Option<&str>,
+    body: &Value,
+) -> Answer {
+    let at = handle.now();
+    let mut guard = handle.lock();
+    let state = &mut *guard;
+    state.settle(at);
+    state.counted.credentials += u64::from(token.is_some() || basic.is_some());
+    if state.has(Misbehaviour::Redirects) {
+        return Answer::status(307).with("Location", "https://203.0.113.9/redfish/v1/");
+    }
+    if state.has(Misbehaviour::Unavailable) {
+        return Answer::status(503).with("Retry-After", "2");
+    }
+    if let Err(BmcError::Busy) = state.machine.bmc_answers(at) {
+        return Answer::refusal(503, "Base.1.12.ServiceTemporarilyUnavailable", "Busy.").with("Retry-After", "5");
+    }
+    let trimmed = path.trim_end_matches('/');
+    let open = method == Method::GET && matches!(trimmed, "/redfish" | "/redfish/v1" | "/redfish/v1/odata");
+    let logs_in = method == Method::POST && trimmed == "/redfish/v1/SessionService/Sessions";
+    if !open && !logs_in && (state.has(Misbehaviour::Unauthorized) || !known(state, at, token, basic)) {
+        return Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Log in first.");
+    }
+    match method.as_str() {
+        "GET" | "HEAD" => match tree::resource(state, at, path, query) {
+            Some(resource) => {
+                let running = resource.get("TaskState").is_some_and(|word| word == "Running");
+                let tag = resource.get("@odata.etag").and_then(Value::as_str).map(str::to_owned);
+                let mut answer = Answer::resource(resource);
+                if running {
+                    answer.status = 202;
+                }
+                match tag {
+                    Some(tag) => answer.with("ETag", tag),
+                    None => answer,
+                }
+            }
+            None => Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource."),
+        },
+        "POST" if logs_in => write::login(state, at, body),
+        "POST" => write::post(state, at, trimmed, body, if_match),
+        "PATCH" => write::patch(state, at, trimmed, body, if_match),
+        "DELETE" => write::delete(state, at, trimmed),
+        _ => Answer::status(405),
+    }
+}
+
+/// Whether a request is somebody's.
+fn known(state: &mut crate::state::State, at: u64, token: Option<&str>, basic: Option<&str>) -> bool {
+    if let Some(token) = token {
+        let Some(id) = state.sessions.iter().find(|session| session.token == token).map(|session| session.id) else {
+            return false;
+        };
+        let alive = state.machine.bmc_use_session(at, id);
+        if !alive {
+            state.sessions.retain(|session| session.id != id);
+        }
+        return alive;
+    }
+    let decoded = basic
+        .and_then(|text| text.strip_prefix("Basic "))
+        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    let Some(decoded) = decoded else { return false };
+    let Some(cut) = decoded.iter().position(|byte| *byte == b':') else { return false };
+    let (name, password) = decoded.split_at(cut);
+    let name = String::from_utf8_lossy(name).into_owned();
+    let right = state.right(&name, password.get(1..).unwrap_or_default());
+    if !right {
+        // Counts towards the lock.
+        let _ = state.machine.bmc_login(at, false);
+    }
+    right && state.machine.bmc_answers(at).is_ok()
+}
