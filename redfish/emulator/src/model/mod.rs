@@ -36,7 +36,7 @@ pub enum BootAt {
     System,
     /// At this resource under the system, announced as its settings object.
     Settings(&'static str),
-    /// At this resource under the system, announced nowhere; at the system it is refused by name.
+    /// At this resource under the system, announced so; at the system it is refused by name.
     FutureState(&'static str),
 }
 

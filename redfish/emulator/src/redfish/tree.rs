@@ -128,9 +128,14 @@ pub(super) fn etag(model: &Model, path: &str, version: u64) -> Option<String> {
 
 fn tagged(mut resource: Value, model: &Model, version: u64) -> Value {
     let path = resource.get("@odata.id").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if let (Some(tag), Some(object)) = (etag(model, &path, version), resource.as_object_mut()) {
+    let Some(object) = resource.as_object_mut() else { return resource };
+    if let Some(tag) = etag(model, &path, version) {
         object.insert("@odata.etag".to_owned(), json!(tag));
     }
+    // Each resource has a name and an id (DSP0266, section 9.5); clients insist.
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
+    object.entry("Name").or_insert_with(|| json!(last.clone()));
+    object.entry("Id").or_insert_with(|| json!(last));
     resource
 }
 
@@ -265,7 +270,7 @@ fn system(state: &mut State, at: u64, paths: &Paths) -> Value {
     if model.media_at_system {
         object.insert("VirtualMedia".to_owned(), id(&paths.media));
     }
-    if let BootAt::Settings(name) = model.boot_at {
+    if let BootAt::Settings(name) | BootAt::FutureState(name) = model.boot_at {
         let settings = id(format!("{}/{name}", paths.system));
         object.insert("@Redfish.Settings".to_owned(), json!({ "SettingsObject": settings }));
     }
