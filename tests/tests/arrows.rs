@@ -11,9 +11,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("healing", &[]),
     ("machine", &[]),
     ("bmc", &[]),
+    ("bmc-emulator", &["machine", "bmc"]),
     ("sim", &["healing", "machine"]),
     ("rackmedic", &["healing", "machine", "sim", "bmc"]),
-    ("tests", &["healing", "machine", "sim", "bmc", "rackmedic"]),
+    ("tests", &["healing", "machine", "sim", "bmc", "bmc-emulator", "rackmedic"]),
 ];
 
 /// All that the pure crates may link: serde and what its derive macro is made of.

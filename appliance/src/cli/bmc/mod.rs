@@ -11,6 +11,10 @@ mod show;
 use super::output::Exit;
 use clap::Subcommand;
 use place::Place;
+use std::time::Duration;
+
+/// For giving the session back.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Bmc {
@@ -90,7 +94,8 @@ impl Bmc {
             Bmc::Sensors { place } => show::sensors(&mut *bmc, place.output).await,
             Bmc::Media { what, image, place } => media::run(&mut *bmc, *what, image.as_deref(), place.output).await,
         };
-        bmc.close().await;
+        // A BMC that does not answer keeps its session until it forgets it.
+        let _ = tokio::time::timeout(CLOSE_LIMIT, bmc.close()).await;
         done
     }
 

@@ -18,6 +18,8 @@ const GRACEFUL: Duration = Duration::from_secs(300);
 const OFF_PAUSE: Duration = Duration::from_secs(10);
 /// Between two readings.
 const READ_EVERY: Duration = Duration::from_millis(1_000);
+/// Until the first reading: a login and a few answers of a slow BMC.
+const FIRST_READING: Duration = Duration::from_secs(90);
 /// Between two orders of the same, when one was refused or lost.
 const ORDER_EVERY: Duration = Duration::from_secs(5);
 /// Orders of the same at most.
@@ -79,7 +81,7 @@ fn word(power: Power) -> &'static str {
 
 pub(super) async fn run(client: &mut dyn Controller, what: What, output: Format) -> anyhow::Result<Exit> {
     match what {
-        What::Status => status(client.readings().await?.main.power, output).map(|()| Exit::Ok),
+        What::Status => status(first(client).await?.main.power, output).map(|()| Exit::Ok),
         What::On => on(client, output).await,
         What::Off => Ok(off(client, output).await?.1),
         What::Cycle => {
@@ -119,12 +121,12 @@ fn status(power: Power, output: Format) -> anyhow::Result<()> {
 async fn on(client: &mut dyn Controller, output: Format) -> anyhow::Result<Exit> {
     let limit = Duration::from_millis(Limits::default().effect_ms);
     let mut order = Order::new(PowerCommand::On);
-    let begun = Instant::now();
-    let mut last = client.readings().await?.main.power;
-    while last != Power::On && begun.elapsed() < limit {
-        order.send_if_due(client).await?;
+    let mut last = first(client).await?.main.power;
+    let end = Instant::now() + limit;
+    while last != Power::On && Instant::now() < end {
+        order.send_if_due(client, end).await?;
         tokio::time::sleep(READ_EVERY).await;
-        last = read(client, begun + limit).await?.map_or(Power::Unknown, |seen| seen.main.power);
+        last = read(client, end).await?.map_or(Power::Unknown, |seen| seen.main.power);
     }
     let reached = last == Power::On;
     status(last, output)?;
@@ -151,14 +153,15 @@ impl Order {
 
     /// Sends it unless it was accepted, or was sent a moment ago. Whether a refused or lost one was done shows when the
     /// power is read; only what makes reading useless too is an error.
-    async fn send_if_due(&mut self, client: &mut dyn Controller) -> anyhow::Result<()> {
+    async fn send_if_due(&mut self, client: &mut dyn Controller, end: Instant) -> anyhow::Result<()> {
         let early = self.sent_at.is_some_and(|at| at.elapsed() < ORDER_EVERY);
         if self.accepted || early || self.left == 0 {
             return Ok(());
         }
         self.left -= 1;
-        let sent = client.power(self.command).await;
+        let sent = tokio::time::timeout_at(end.into(), client.power(self.command)).await;
         self.sent_at = Some(Instant::now());
+        let sent = sent.unwrap_or_else(|_| Err(BmcError::new(Kind::Unknown, "no answer to the command in time")));
         match sent {
             Ok(()) => self.accepted = true,
             Err(why) if read_next(&why) => self.refusal = Some(why.text),
@@ -171,6 +174,17 @@ impl Order {
 /// After this failure the power may still be read.
 fn read_next(why: &BmcError) -> bool {
     matches!(why.kind, Kind::Unknown | Kind::Busy(_) | Kind::Refused | Kind::Hostile | Kind::Unreachable)
+}
+
+/// The first reading: without it nothing is sent.
+async fn first(client: &mut dyn Controller) -> anyhow::Result<Readings> {
+    match tokio::time::timeout(FIRST_READING, client.readings()).await {
+        Ok(seen) => Ok(seen?),
+        Err(_) => anyhow::bail!(
+            "the BMC did not tell its power within {} s; nothing was sent. Is it overloaded, or restarting?",
+            FIRST_READING.as_secs()
+        ),
+    }
 }
 
 /// Reads; an answer that does not come, or that nobody can read, is none. It is never *off*.
@@ -199,9 +213,9 @@ async fn until(client: &mut dyn Controller, wanted: Power, limit: Duration) -> a
 async fn off(client: &mut dyn Controller, output: Format) -> anyhow::Result<(Verdict, Exit)> {
     let limits = Limits::default();
     let began = Instant::now();
-    let end = began + Duration::from_millis(limits.effect_ms);
     let mut readings = Vec::new();
-    let first = client.readings().await?;
+    let first = first(client).await?;
+    let end = Instant::now() + Duration::from_millis(limits.effect_ms);
     let mut keep = |seen: &Readings| {
         readings.push(bridge(&seen.main, began));
         readings.extend(seen.beside.as_ref().map(|beside| bridge(beside, began)));
@@ -221,7 +235,7 @@ async fn off(client: &mut dyn Controller, output: Format) -> anyhow::Result<(Ver
         if !found_off {
             let last = all.iter().rev().find(|reading| reading.source == ReadingSource::Bmc);
             if last.is_none_or(|reading| reading.power != healing::signal::Power::Off) {
-                order.send_if_due(client).await?;
+                order.send_if_due(client, end).await?;
             }
         }
         tokio::time::sleep(READ_EVERY).await;
