@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use bmc::Secret;
+use bmc::boot::{BootDevice, BootLasts, BootMode};
+use bmc::ipmi::boot_options::DiskSelector;
 use bmc::ipmi::client::{Client, IpmiError, Patience};
 use bmc::ipmi::command::Control;
 use bmc::ipmi::crypto::Suite;
@@ -63,11 +65,13 @@ fn ipmi_sim(name: &str, port: u16) -> Option<Peer> {
     let emulator = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n\
                     sel_enable 0x20 1000 0x0a\nmc_enable 0x20\n";
     let hook = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\ncase \"$2 $3\" in\n\"get power\") echo \"power:$(cat power)\" ;;\n\
-                \"set power\") echo \"$4\" >power ;;\nesac\n";
+                \"set power\") echo \"$4\" >power ;;\n\"get boot\") echo \"boot:$(cat boot)\" ;;\n\"set boot\") echo \"$4\" >boot ;;\n\
+                esac\n";
     std::fs::write(folder.join("lan.conf"), lan).unwrap();
     std::fs::write(folder.join("bmc.emu"), emulator).unwrap();
     std::fs::write(folder.join("chassis.sh"), hook).unwrap();
     std::fs::write(folder.join("power"), "0\n").unwrap();
+    std::fs::write(folder.join("boot"), "none\n").unwrap();
     std::fs::create_dir(folder.join("state")).unwrap();
     let made = Command::new("chmod").arg("+x").arg(folder.join("chassis.sh")).status().unwrap();
     assert!(made.success());
@@ -203,6 +207,28 @@ async fn a_server_without_suite_17_is_spoken_to_by_suite_3() {
     let Some(peer) = goipmi("go-three", 19_627, "3") else { return };
     let client = open(&peer, &Suite::PREFERENCE).await;
     assert_eq!(client.suite(), Suite::Sha1);
+    client.close().await;
+}
+
+#[tokio::test]
+async fn a_boot_is_set_once_and_read_back_and_a_peer_that_forgets_it_is_seen() {
+    let Some(peer) = goipmi("go-boot", 19_628, "17") else { return };
+    let disk = DiskSelector::SupermicroUefi;
+    let mut client = open(&peer, &[Suite::Sha256]).await;
+    for device in [BootDevice::Pxe, BootDevice::Cd, BootDevice::Disk] {
+        client.set_boot_once(&device, BootMode::Uefi, disk).await.unwrap();
+        let set = client.boot_override(disk).await.unwrap();
+        assert_eq!((set.device, set.lasts, set.mode), (Some(device), BootLasts::Once, Some(BootMode::Uefi)));
+    }
+    let http = client.set_boot_once(&BootDevice::Http { uri: None }, BootMode::Uefi, disk).await;
+    assert!(matches!(http, Err(IpmiError::BootDevice { .. })), "{http:?}");
+    client.close().await;
+
+    let Some(peer) = ipmi_sim("sim-boot", 19_629) else { return };
+    let mut client = open(&peer, &[Suite::Sha1]).await;
+    client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, DiskSelector::Standard).await.unwrap();
+    let set = client.boot_override(DiskSelector::Standard).await.unwrap();
+    assert_eq!((set.device, set.lasts, &set.word[..]), (None, BootLasts::Disabled, "PXE (not valid)"));
     client.close().await;
 }
 

@@ -5,13 +5,14 @@
 
 use super::command::{self, Command};
 use super::crypto::Suite;
+pub use super::error::{IpmiError, meaning};
 use super::frame::MAX_DATAGRAM;
 use super::handshake::{Handshake, Login, LoginError, Privilege, Random, Step};
 use super::session::{Incoming, Session};
 use crate::reading::{OffCause, Power, Reading};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
-use thiserror::Error;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,105 +32,32 @@ impl Default for Patience {
     }
 }
 
-/// Why a request was not answered, or answered with no.
-#[derive(Debug, Error)]
-pub enum IpmiError {
-    /// The socket.
-    #[error("no packet can be sent to {address}: {source}; check the route and the address")]
-    Socket {
-        /// Where to.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// Nothing came back before the session was open.
-    #[error(
-        "{address} does not answer IPMI ({tries} tries, {stage}); check the address, the port and that IPMI over LAN is enabled"
-    )]
-    Silent {
-        /// Where to.
-        address: SocketAddr,
-        /// Tries made.
-        tries: u32,
-        /// What was asked.
-        stage: &'static str,
-    },
-    /// It refused the login.
-    #[error("{address}: {source}")]
-    Login {
-        /// Where to.
-        address: SocketAddr,
-        /// Why.
-        source: LoginError,
-    },
-    /// The answer was lost; whether it was done is not known.
-    #[error("{address}: no answer to {name}; whether it was done is not known: read before anything else is sent")]
-    ReplyLost {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-    },
-    /// A completion code that says no.
-    #[error("{address}: {name} was refused: {meaning} (completion code {code:#04x})")]
-    Refused {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-        /// The code.
-        code: u8,
-        /// What it means.
-        meaning: &'static str,
-    },
-    /// The answer makes no sense.
-    #[error("{address}: the answer to {name} cannot be read: {source}")]
-    Answer {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-        /// Why.
-        source: super::frame::FrameError,
-    },
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers ({0}): no session is opened without them")]
-    Random(getrandom::Error),
-}
-
-/// What a completion code means (table 5-2).
-#[must_use]
-pub fn meaning(code: u8) -> &'static str {
-    match code {
-        0xc0 => "the BMC is busy",
-        0xc1 => "the BMC does not know the command",
-        0xc3 => "the BMC ran out of time",
-        0xc4 => "the BMC is out of space",
-        0xc5 => "the reservation was lost",
-        0xc9 | 0xcc => "a value is out of range",
-        0xcb => "there is no such sensor, record or parameter",
-        0xce => "the BMC could not give an answer",
-        0xd2 => "the BMC is restarting",
-        0xd4 => "the account's privilege is too low",
-        0xd5 => "it is not possible in the present state",
-        0xd6 => "the function is switched off on the BMC",
-        _ => "of its own reasons",
-    }
-}
-
 /// An open session with a BMC.
 #[derive(Debug)]
 pub struct Client {
-    socket: UdpSocket,
-    address: SocketAddr,
-    patience: Patience,
-    session: Session,
+    pub(super) socket: UdpSocket,
+    pub(super) address: SocketAddr,
+    pub(super) patience: Patience,
+    pub(super) session: Session,
+    /// Console packets that came while an answer was waited for.
+    pub(super) console_packets: VecDeque<Vec<u8>>,
 }
 
-fn random<const N: usize>() -> Result<[u8; N], IpmiError> {
+/// Console packets kept while an answer is waited for; the BMC has one under way and sends it again.
+const CONSOLE_PACKETS_MAX: usize = 16;
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], IpmiError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(IpmiError::Random)?;
     Ok(bytes)
+}
+
+/// A socket that the kernel gives nothing to but what comes from the address.
+pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, IpmiError> {
+    let bind: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(bind).await.map_err(|source| IpmiError::Socket { address, source })?;
+    socket.connect(address).await.map_err(|source| IpmiError::Socket { address, source })?;
+    Ok(socket)
 }
 
 impl Client {
@@ -165,10 +93,7 @@ impl Client {
         suite: Suite,
         patience: Patience,
     ) -> Result<Client, IpmiError> {
-        let bind: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(bind).await.map_err(|source| IpmiError::Socket { address, source })?;
-        // Connected: the kernel drops what comes from anywhere else.
-        socket.connect(address).await.map_err(|source| IpmiError::Socket { address, source })?;
+        let socket = connect(address).await?;
         let numbers =
             Random { console_id: u32::from_le_bytes(random()?), console_random: random()?, tag: random::<1>()?[0] };
         let (mut handshake, mut datagram) = Handshake::begin(login.clone(), suite, numbers);
@@ -192,7 +117,7 @@ impl Client {
                 }
             }
         };
-        let mut client = Client { socket, address, patience, session };
+        let mut client = Client { socket, address, patience, session, console_packets: VecDeque::new() };
         if login.privilege() > Privilege::User {
             let raise = command::set_privilege(login.privilege() as u8);
             if let Err(why) = client.run(&raise, "set session privilege").await {
@@ -215,7 +140,7 @@ impl Client {
     /// The answer was lost, or is no.
     pub async fn run(&mut self, command: &Command, name: &str) -> Result<Vec<u8>, IpmiError> {
         let address = self.address;
-        let (key, first) = self.session.request(random()?, command.net_fn, command.command, &command.data);
+        let (key, first) = self.session.request(random()?, command.lun, command.net_fn, command.command, &command.data);
         let tries = if command.repeatable { self.patience.tries.max(1) } else { 1 };
         // What must not be done twice has all the time that the others have for all their tries.
         let wait =
@@ -223,9 +148,15 @@ impl Client {
         let once = Patience { retry: wait, tries: 1 };
         let mut datagram = first;
         for left in (0..tries).rev() {
-            let session = &mut self.session;
+            let (session, console_packets) = (&mut self.session, &mut self.console_packets);
             let reply = exchange(&self.socket, address, once, &datagram, |bytes| match session.accept(bytes) {
                 Ok(Incoming::Reply(reply)) if reply.key == key => Some(reply),
+                Ok(Incoming::Sol(payload)) => {
+                    if console_packets.len() < CONSOLE_PACKETS_MAX {
+                        console_packets.push_back(payload);
+                    }
+                    None
+                }
                 _ => None,
             })
             .await?;
@@ -236,7 +167,7 @@ impl Client {
                 };
             }
             if left > 0 {
-                datagram = self.session.again(random()?, key, &command.data);
+                datagram = self.session.again(random()?, command.lun, key, &command.data);
             }
         }
         Err(IpmiError::ReplyLost { address, name: name.to_owned() })
@@ -299,7 +230,7 @@ impl Client {
         self.run(&command::chassis_control(control), "chassis control").await.map(drop)
     }
 
-    fn read<T>(&self, read: Result<T, super::frame::FrameError>, name: &str) -> Result<T, IpmiError> {
+    pub(super) fn read<T>(&self, read: Result<T, super::frame::FrameError>, name: &str) -> Result<T, IpmiError> {
         read.map_err(|source| IpmiError::Answer { address: self.address, name: name.to_owned(), source })
     }
 
@@ -312,7 +243,7 @@ impl Client {
 }
 
 /// Sends a datagram, again after each wait, until `take` takes an answer or the tries are used up.
-async fn exchange<T>(
+pub(super) async fn exchange<T>(
     socket: &UdpSocket,
     address: SocketAddr,
     patience: Patience,

@@ -274,7 +274,13 @@ fn checksum(bytes: &[u8]) -> u8 {
 /// A request to the BMC (section 13.8): `sequence` counts 0 to 63.
 #[must_use]
 pub fn request(net_fn: u8, command: u8, sequence: u8, data: &[u8]) -> Vec<u8> {
-    let mut out = vec![BMC_ADDRESS, net_fn << 2];
+    request_to(0, net_fn, command, sequence, data)
+}
+
+/// A request to one of the BMC's logical units, 0 to 3.
+#[must_use]
+pub fn request_to(lun: u8, net_fn: u8, command: u8, sequence: u8, data: &[u8]) -> Vec<u8> {
+    let mut out = vec![BMC_ADDRESS, net_fn << 2 | lun & 0x03];
     out.push(checksum(&out));
     let at = out.len();
     out.extend([CONSOLE_ADDRESS, sequence << 2, command]);

@@ -1,12 +1,16 @@
 //! IPMI 2.0 over LAN (RMCP+). The protocol itself owns no socket and no clock: `frame` is bytes, `crypto` the algorithms,
-//! `handshake` and `session` the conversation, `command` what is asked; `client` puts a UDP socket around it.
+//! `handshake` and `session` the conversation, `command` and its like what is asked; `client` and its like put a UDP socket
+//! around it.
 //!
 //! Source: *Intelligent Platform Management Interface Specification, Second Generation, v2.0, revision 1.1*; section
 //! numbers in comments are its.
 
+pub mod boot_options;
 pub mod client;
+mod client_boot;
 pub mod command;
 pub mod crypto;
+pub mod error;
 pub mod frame;
 pub mod handshake;
 pub mod session;
