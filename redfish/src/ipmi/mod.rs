@@ -8,9 +8,18 @@
 pub mod boot_options;
 pub mod client;
 mod client_boot;
+pub mod client_sel;
+pub mod client_sensors;
 pub mod command;
 pub mod crypto;
 pub mod error;
+pub mod event;
 pub mod frame;
 pub mod handshake;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod scripted;
+pub mod sdr;
+pub mod sel;
+pub mod sensor_value;
 pub mod session;

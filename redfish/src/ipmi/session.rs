@@ -121,6 +121,12 @@ impl Session {
         self.seal(iv, Payload::Sol, payload)
     }
 
+    /// What a BMC sends.
+    #[cfg(test)]
+    pub(super) fn sealed(&mut self, iv: [u8; 16], payload_type: Payload, payload: &[u8]) -> Vec<u8> {
+        self.seal(iv, payload_type, payload)
+    }
+
     fn seal(&mut self, iv: [u8; 16], payload_type: Payload, payload: &[u8]) -> Vec<u8> {
         let sequence = self.next_out;
         // Zero is the number of packets outside a session.
