@@ -6,8 +6,9 @@
 use bmc::Secret;
 use bmc::boot::{BootDevice, BootLasts, BootMode};
 use bmc::health::{SensorKind, Severity};
+use bmc::ipmi::audit::SuiteZero;
 use bmc::ipmi::boot_options::DiskSelector;
-use bmc::ipmi::client::{Client, IpmiError, Patience};
+use bmc::ipmi::client::{self, Client, IpmiError, Patience};
 use bmc::ipmi::command::{Command as Request, Control};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, LoginError, Privilege};
@@ -423,6 +424,40 @@ async fn sensors_read_as_ipmitool_and_freeipmi_read_them() {
         let shown = ours.value.map_or_else(|| "N/A".to_owned(), |value| format!("{value:.2}"));
         assert_eq!(shown, columns[3], "{theirs}");
     }
+}
+
+#[tokio::test]
+async fn what_stands_open_without_a_password_is_found() {
+    // The simulator takes suite 0 from whoever knows a name: the audit must say so.
+    let Some(peer) = ipmi_sim("sim-audit", 19_632) else { return };
+    open(&peer, &[Suite::Sha1]).await.close().await;
+    assert_eq!(client::ping(peer.address, brisk()).await.unwrap(), Some(true));
+    let channel = client::auth_capabilities(peer.address, Privilege::Administrator, brisk()).await.unwrap();
+    assert!(channel.ipmi_v2 && channel.ipmi_v1_5 && channel.none && channel.straight_password, "{channel:?}");
+    assert!(!channel.weaknesses().is_empty());
+    let suites = client::list_suites(peer.address, brisk()).await.unwrap();
+    let listed = |number: u8| suites.iter().find(|suite| suite.number == number);
+    assert_eq!(listed(0).unwrap().weakness(), Some("it asks for no password"));
+    assert_eq!(listed(3).unwrap().weakness(), None);
+    assert_eq!(client::suite_zero_open(peer.address, "admin", brisk()).await.unwrap(), SuiteZero::Opens);
+    let nobody = client::suite_zero_open(peer.address, "nobody", brisk()).await.unwrap();
+    assert!(matches!(nobody, SuiteZero::Refused(_)), "{nobody:?}");
+    // Ten sessions a user: the probe gives each one back.
+    for _ in 0..20 {
+        assert_eq!(client::suite_zero_open(peer.address, "admin", brisk()).await.unwrap(), SuiteZero::Opens);
+    }
+
+    let Some(peer) = goipmi("go-audit", 19_633, "3,17") else { return };
+    open(&peer, &[Suite::Sha256]).await.close().await;
+    let suites = client::list_suites(peer.address, brisk()).await.unwrap();
+    let numbers: Vec<u8> = suites.iter().map(|suite| suite.number).collect();
+    assert_eq!(numbers, [3, 17]);
+    for suite in &suites {
+        let ours = Suite::from_number(suite.number).unwrap().triple();
+        assert_eq!(([suite.authentication, suite.integrity[0], suite.confidentiality[0]]), ours);
+    }
+    let zero = client::suite_zero_open(peer.address, "admin", brisk()).await.unwrap();
+    assert!(matches!(zero, SuiteZero::Refused(_)), "{zero:?}");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! An answer that does not come is *unknown*, not *no*: what may be done twice is sent again, what may not is reported as
 //! lost, and the caller reads before it does anything more.
 
+pub use super::client_audit::{auth_capabilities, list_suites, ping, suite_zero_open};
 use super::command::{self, Command};
 use super::crypto::Suite;
 pub use super::error::{IpmiError, meaning};

@@ -73,6 +73,14 @@ pub enum IpmiError {
         /// Why.
         source: super::boot_options::NotExpressible,
     },
+    /// IPMI cannot carry the name or the password.
+    #[error("{address}: {source}")]
+    Name {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: super::handshake::BadLogin,
+    },
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers ({0}): no session is opened without them")]
     Random(getrandom::Error),

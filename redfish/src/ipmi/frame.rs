@@ -168,10 +168,17 @@ pub fn sessionless(message: &[u8]) -> Vec<u8> {
 /// A packet of RMCP+ outside a session: handshake messages (section 13.20 and on).
 #[must_use]
 pub fn plain(payload_type: Payload, payload: &[u8]) -> Vec<u8> {
+    unprotected(payload_type, 0, 0, payload)
+}
+
+/// A packet of a session that neither signs nor encrypts: suite 0, which is opened to show that it can be, and closed.
+#[must_use]
+pub fn unprotected(payload_type: Payload, session_id: u32, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = rmcp(CLASS_IPMI);
     out.push(FORMAT_V2);
     out.push(payload_type.code());
-    out.extend([0; 8]);
+    out.extend(session_id.to_le_bytes());
+    out.extend(sequence.to_le_bytes());
     out.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes());
     out.extend(payload);
     out

@@ -5,8 +5,10 @@
 //! Source: *Intelligent Platform Management Interface Specification, Second Generation, v2.0, revision 1.1*; section
 //! numbers in comments are its.
 
+pub mod audit;
 pub mod boot_options;
 pub mod client;
+pub mod client_audit;
 mod client_boot;
 pub mod client_sel;
 pub mod client_sensors;
