@@ -12,6 +12,7 @@ use bmc::ipmi::client::{self, Client, IpmiError, Patience};
 use bmc::ipmi::command::{Command as Request, Control};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, LoginError, Privilege};
+use bmc::ipmi::users::Limit;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -458,6 +459,31 @@ async fn what_stands_open_without_a_password_is_found() {
     }
     let zero = client::suite_zero_open(peer.address, "admin", brisk()).await.unwrap();
     assert!(matches!(zero, SuiteZero::Refused(_)), "{zero:?}");
+}
+
+#[tokio::test]
+async fn accounts_are_listed_and_a_password_is_changed() {
+    let null_user = "  user 1 true \"\" \"\" user 10 none md2 md5 straight\n";
+    let Some(peer) = ipmi_sim_with("sim-users", 19_634, null_user, "") else { return };
+    let mut client = open(&peer, &[Suite::Sha1]).await;
+    let users = client.user_list().await.unwrap();
+    let named = |name: &str| users.iter().find(|user| user.name == name).unwrap();
+    assert_eq!((named("admin").id, named("admin").limit), (2, Limit::Administrator));
+    assert_eq!((named("reader").id, named("reader").limit), (3, Limit::User));
+    let open_ones: Vec<u8> = users.iter().filter(|user| user.is_open_without_name()).map(|user| user.id).collect();
+    assert_eq!(open_ones, [1]);
+    let password = |text: &str| Secret::new(text.as_bytes().to_vec());
+    // The simulator calls every password right, to ipmitool as to us: what proves one is a login. Nor does it let anybody
+    // in by a password of more than sixteen bytes that it took.
+    assert!(client.user_test_password(3, &password("secret")).await.unwrap());
+    client.user_set_password(3, &password("longer secret 16")).await.unwrap();
+    client.keep_alive().await.unwrap();
+    client.close().await;
+    let reader = login("reader", "longer secret 16", Privilege::User);
+    Client::open(peer.address, &reader, &[Suite::Sha1], brisk()).await.unwrap().close().await;
+    let before = login("reader", "secret", Privilege::User);
+    let refused = Client::open(peer.address, &before, &[Suite::Sha1], brisk()).await;
+    assert!(matches!(refused, Err(IpmiError::Login { source: LoginError::PasswordWrong, .. })), "{refused:?}");
 }
 
 #[tokio::test]

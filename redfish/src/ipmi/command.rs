@@ -3,7 +3,7 @@
 use super::frame::FrameError;
 
 /// A command: its network function, number and data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     /// Logical unit of the BMC, 0 to 3; all but some sensors are on 0.
     pub lun: u8,
@@ -15,6 +15,18 @@ pub struct Command {
     pub data: Vec<u8>,
     /// Sent again when its answer is lost: only what may be done twice.
     pub repeatable: bool,
+}
+
+impl std::fmt::Debug for Command {
+    /// Without the data: it may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Command")
+            .field("lun", &self.lun)
+            .field("net_fn", &self.net_fn)
+            .field("command", &self.command)
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Command {
@@ -108,6 +120,12 @@ pub fn device_id() -> Command {
     Command::read(APPLICATION, 0x01, Vec::new())
 }
 
+/// Cold Reset of the BMC (section 20.2). Never twice: the second would meet it while it starts.
+#[must_use]
+pub fn cold_reset() -> Command {
+    Command { repeatable: false, ..Command::read(APPLICATION, 0x02, Vec::new()) }
+}
+
 /// Get System GUID: the machine's identity (section 22.14).
 #[must_use]
 pub fn system_guid() -> Command {
@@ -181,6 +199,7 @@ mod tests {
         for control in [Control::Cycle, Control::Reset, Control::Interrupt, Control::Soft] {
             assert!(!chassis_control(control).repeatable, "{control:?}");
         }
+        assert!(!cold_reset().repeatable);
         assert!(chassis_control(Control::Off).repeatable && chassis_control(Control::On).repeatable);
     }
 
