@@ -10,10 +10,12 @@ use bmc::ipmi::audit::SuiteZero;
 use bmc::ipmi::boot_options::DiskSelector;
 use bmc::ipmi::client::{self, Client, IpmiError, Patience};
 use bmc::ipmi::command::{Command as Request, Control};
+use bmc::ipmi::console::Console;
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, LoginError, Privilege};
+use bmc::ipmi::sol::ConsoleError;
 use bmc::ipmi::users::Limit;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -484,6 +486,64 @@ async fn accounts_are_listed_and_a_password_is_changed() {
     let before = login("reader", "secret", Privilege::User);
     let refused = Client::open(peer.address, &before, &[Suite::Sha1], brisk()).await;
     assert!(matches!(refused, Err(IpmiError::Login { source: LoginError::PasswordWrong, .. })), "{refused:?}");
+}
+
+/// A serial line whose other end sends everything back; its port.
+fn echo() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    port
+}
+
+/// Writes to the console and reads until all of it came back.
+async fn echoes(console: &mut Console, text: &[u8]) {
+    let heard = async {
+        console.write(text).await.unwrap();
+        let mut heard = Vec::new();
+        while heard.len() < text.len() {
+            heard.extend(console.read().await.unwrap());
+        }
+        heard
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(20), heard).await.expect("the echo comes");
+    assert_eq!(String::from_utf8_lossy(&heard), String::from_utf8_lossy(text));
+}
+
+#[tokio::test]
+async fn a_serial_console_carries_characters_both_ways() {
+    let line = format!("  sol \"tcp:127.0.0.1:{}\" 115200\n", echo());
+    let Some(peer) = ipmi_sim_with("sim-sol", 19_635, &line, "") else { return };
+    let mut console = open(&peer, &[Suite::Sha1]).await.console(false).await.unwrap();
+    echoes(&mut console, b"x").await;
+    // Many packets of the 28 characters that it takes, and more than its fifteen numbers.
+    let long: Vec<u8> = (0..2_000u32).map(|n| b'a' + u8::try_from(n % 26).unwrap()).collect();
+    echoes(&mut console, &long).await;
+
+    // Somebody else has it: a plain error, and on demand it is taken over.
+    let busy = open(&peer, &[Suite::Sha1]).await.console(false).await;
+    assert!(matches!(busy, Err(IpmiError::Console { source: ConsoleError::Busy, .. })), "{busy:?}");
+    let mut mine = open(&peer, &[Suite::Sha1]).await.console(true).await.unwrap();
+    echoes(&mut mine, b"taken over").await;
+    mine.close().await;
+    drop(console);
+
+    // Given back: opened again without take-over.
+    let mut again = open(&peer, &[Suite::Sha1]).await.console(false).await.unwrap();
+    echoes(&mut again, b"again").await;
+    again.close().await;
+}
+
+#[tokio::test]
+async fn a_bmc_without_a_console_says_so() {
+    // The released goipmi-server has no serial over LAN.
+    let Some(peer) = goipmi("go-sol", 19_636, "17") else { return };
+    let none = open(&peer, &[Suite::Sha256]).await.console(false).await;
+    assert!(matches!(none, Err(IpmiError::Refused { code: 0xc1, .. })), "{none:?}");
 }
 
 #[tokio::test]

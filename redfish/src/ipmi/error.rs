@@ -81,6 +81,14 @@ pub enum IpmiError {
         /// Why.
         source: super::handshake::BadLogin,
     },
+    /// The serial console never began, or ended.
+    #[error("{address}: the serial console: {source}")]
+    Console {
+        /// Where to.
+        address: SocketAddr,
+        /// Why.
+        source: super::sol::ConsoleError,
+    },
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers ({0}): no session is opened without them")]
     Random(getrandom::Error),

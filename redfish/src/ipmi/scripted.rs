@@ -21,7 +21,6 @@ pub(super) struct Asked {
 pub(super) enum Does {
     /// Answers with a completion code and data.
     Answers(u8, Vec<u8>),
-    #[allow(dead_code)]
     /// Sends these packets of the console.
     Console(Vec<Vec<u8>>),
     /// Says nothing.
