@@ -9,7 +9,7 @@ use super::crypto::Suite;
 pub use super::error::{IpmiError, meaning};
 use super::frame::MAX_DATAGRAM;
 use super::handshake::{Handshake, Login, LoginError, Privilege, Random, Step};
-use super::session::{Incoming, Session};
+use super::session::{Incoming, Reply, Session};
 use crate::reading::{OffCause, Power, Reading};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -44,6 +44,8 @@ pub struct Client {
     pub(super) console_packets: VecDeque<Vec<u8>>,
 }
 
+/// Completion code of a BMC that has no room for the command now (table 5-2).
+const BUSY: u8 = 0xc0;
 /// Console packets kept while an answer is waited for; the BMC has one under way and sends it again.
 const CONSOLE_PACKETS_MAX: usize = 16;
 
@@ -135,19 +137,19 @@ impl Client {
         self.session.suite()
     }
 
-    /// Runs a command and gives the data behind its completion code.
+    /// Runs a command and gives the data behind its completion code. What may be done twice is asked again if no answer
+    /// comes or the BMC is busy.
     ///
     /// # Errors
     /// The answer was lost, or is no.
     pub async fn run(&mut self, command: &Command, name: &str) -> Result<Vec<u8>, IpmiError> {
         let address = self.address;
-        let (key, first) = self.session.request(random()?, command.lun, command.net_fn, command.command, &command.data);
-        let tries = if command.repeatable { self.patience.tries.max(1) } else { 1 };
+        let Command { lun, net_fn, command: number, ref data, repeatable } = *command;
+        let (mut key, mut datagram) = self.session.request(random()?, lun, net_fn, number, data);
+        let tries = if repeatable { self.patience.tries.max(1) } else { 1 };
         // What must not be done twice has all the time that the others have for all their tries.
-        let wait =
-            if command.repeatable { self.patience.retry } else { self.patience.retry * self.patience.tries.max(1) };
+        let wait = if repeatable { self.patience.retry } else { self.patience.retry * self.patience.tries.max(1) };
         let once = Patience { retry: wait, tries: 1 };
-        let mut datagram = first;
         for left in (0..tries).rev() {
             let (session, console_packets) = (&mut self.session, &mut self.console_packets);
             let reply = exchange(&self.socket, address, once, &datagram, |bytes| match session.accept(bytes) {
@@ -161,14 +163,18 @@ impl Client {
                 _ => None,
             })
             .await?;
-            if let Some(reply) = reply {
-                return match reply.completion {
-                    0 => Ok(reply.data),
-                    code => Err(IpmiError::Refused { address, name: name.to_owned(), code, meaning: meaning(code) }),
-                };
-            }
-            if left > 0 {
-                datagram = self.session.again(random()?, command.lun, key, &command.data);
+            match reply {
+                Some(Reply { completion: 0, data, .. }) => return Ok(data),
+                Some(Reply { completion: BUSY, .. }) if left > 0 => {
+                    tokio::time::sleep(self.patience.retry / 4).await;
+                    // A number of its own: under the old one the BMC may give its old answer.
+                    (key, datagram) = self.session.request(random()?, lun, net_fn, number, data);
+                }
+                Some(Reply { completion: code, .. }) => {
+                    return Err(IpmiError::Refused { address, name: name.to_owned(), code, meaning: meaning(code) });
+                }
+                None if left > 0 => datagram = self.session.again(random()?, lun, key, data),
+                None => {}
             }
         }
         Err(IpmiError::ReplyLost { address, name: name.to_owned() })
@@ -277,4 +283,45 @@ pub(super) async fn exchange<T>(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::scripted::{Asked, Does, answering, done, refused};
+    use super::*;
+
+    /// Silent once, busy once, then done; counts what it was asked.
+    fn hesitant() -> impl FnMut(Asked) -> Does + Send {
+        let mut asked = 0;
+        move |_| {
+            asked += 1;
+            match asked {
+                1 => Does::Nothing,
+                2 => refused(BUSY),
+                _ => done(&[asked]),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_be_done_twice_is_asked_until_it_is_answered() {
+        let mut client = answering(hesitant()).await;
+        assert_eq!(client.run(&command::chassis_status(), "x").await.unwrap(), [3]);
+        let mut client = answering(hesitant()).await;
+        let once = client.run(&command::chassis_control(command::Control::Cycle), "x").await;
+        assert!(matches!(once, Err(IpmiError::ReplyLost { .. })), "{once:?}");
+        let mut client = answering(|_| refused(BUSY)).await;
+        let busy = client.run(&command::chassis_status(), "x").await;
+        assert!(matches!(busy, Err(IpmiError::Refused { code: BUSY, .. })), "{busy:?}");
+    }
+
+    #[test]
+    fn its_work_may_move_between_threads() {
+        fn may<T: Send>(_: impl Fn(Client) -> T) {}
+        may(|mut client: Client| async move { client.event_log(&[]).await });
+        may(|mut client: Client| async move { client.sensor_records().await });
+        may(|mut client: Client| async move { client.sensors(&[]).await });
+        may(|client: Client| client.console(false));
+    }
 }

@@ -138,6 +138,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_a_log_without_end_the_newest_are_kept() {
+        let mut client = answering(|asked| match asked.command {
+            0x40 => done(&[0x51, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+            0x42 => done(&[1, 0]),
+            _ => {
+                let id = u16::from_le_bytes([asked.data[2], asked.data[3]]).max(1);
+                let next = if id == 5_000 { LAST_RECORD } else { id + 1 };
+                done(&[&next.to_le_bytes()[..], &id.to_le_bytes(), &[2; 14]].concat())
+            }
+        })
+        .await;
+        let log = client.event_log(&[]).await.unwrap();
+        assert_eq!((log.entries.len(), log.complete), (LOG_ENTRIES_MAX, true));
+        assert_eq!(log.entries.last().map(|entry| &entry.id[..]), Some("5000"));
+    }
+
+    #[tokio::test]
     async fn a_reservation_that_never_holds_is_given_up() {
         let mut client = answering(|asked| match asked.command {
             0x40 => done(&[0x51, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),

@@ -75,13 +75,29 @@ impl Client {
         let mut sensors = Vec::new();
         for record in records.iter().filter(|record| record.owner == BMC_ADDRESS) {
             let sensor = match self.run(&sensor_value::get_reading(record), "sensor reading").await {
-                Ok(data) => sensor_value::read(record, &data).unwrap_or_else(|_| sensor_value::absent(record)),
+                Ok(data) => self.with_factors(record, &data).await?,
                 Err(IpmiError::Refused { .. }) => sensor_value::absent(record),
                 Err(why) => return Err(why),
             };
             sensors.push(sensor);
         }
         Ok(sensors)
+    }
+
+    /// A reading as a number; one of a sensor that is not linear needs its own factors.
+    async fn with_factors(&mut self, record: &SensorRecord, data: &[u8]) -> Result<Sensor, IpmiError> {
+        let (Some(conversion), Some(raw)) = (record.conversion.as_ref().filter(|c| c.is_non_linear()), data.first())
+        else {
+            return Ok(sensor_value::read(record, data).unwrap_or_else(|_| sensor_value::absent(record)));
+        };
+        let factors = match self.run(&sensor_value::get_factors(record, *raw), "sensor reading factors").await {
+            Ok(factors) => conversion.with_factors(&factors).ok(),
+            Err(IpmiError::Refused { .. }) => None,
+            Err(why) => return Err(why),
+        };
+        // Without factors its thresholds are still told.
+        let record = SensorRecord { conversion: factors.or_else(|| Some(conversion.clone())), ..record.clone() };
+        Ok(sensor_value::read(&record, data).unwrap_or_else(|_| sensor_value::absent(&record)))
     }
 
     /// One record: its header, then its body in parts; from its beginning again if the reservation was lost.
@@ -196,6 +212,25 @@ mod tests {
         assert_eq!((names(&read), read.complete), (vec!["Sensor 0", "Sensor 1"], false));
         let sensors = client.sensors(&read.sensors).await.unwrap();
         assert_eq!(sensors[0].value, Some(45.0));
+    }
+
+    #[tokio::test]
+    async fn a_sensor_that_is_not_linear_is_read_with_factors_of_its_own() {
+        let mut record = full(b"Flow", 0xc4);
+        record[23] = 0x70;
+        let sensors = sdr::decode(&record).unwrap();
+        let mut client = answering(|asked| match (asked.command, &asked.data[..]) {
+            (0x2d, _) => done(&[7, 0xc0, 0xc8]),
+            (0x23, [0x30, 7]) => done(&[8, 3, 0, 0, 0, 0, 0]),
+            _ => refused(0xc1),
+        })
+        .await;
+        let read = client.sensors(&sensors).await.unwrap();
+        assert_eq!((read[0].value, read[0].severity), (Some(21.0), crate::health::Severity::Warning));
+        let mut client =
+            answering(|asked| if asked.command == 0x2d { done(&[7, 0xc0, 0xc8]) } else { refused(0xc1) }).await;
+        let read = client.sensors(&sensors).await.unwrap();
+        assert_eq!((read[0].value, read[0].severity), (None, crate::health::Severity::Warning));
     }
 
     #[tokio::test]

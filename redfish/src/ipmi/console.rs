@@ -30,6 +30,7 @@ pub struct Console {
     unread: Vec<u8>,
     notices: Notices,
     ended: bool,
+    keep_alive: Duration,
     /// When something was last sent.
     sent_at: Instant,
     /// When the packet under way was last sent.
@@ -50,6 +51,7 @@ impl Client {
                 unread: Vec::new(),
                 notices: Notices::default(),
                 ended: false,
+                keep_alive: KEEP_ALIVE,
                 sent_at: Instant::now(),
                 flown_at: Instant::now(),
             }),
@@ -147,7 +149,7 @@ impl Console {
         if self.ended {
             return Err(self.error(ConsoleError::Ended));
         }
-        let keep_alive_at = self.sent_at + KEEP_ALIVE;
+        let keep_alive_at = self.sent_at + self.keep_alive;
         let again_at = self.flown_at + self.client.patience.retry;
         let until = if self.sol.is_waiting() { again_at.min(keep_alive_at) } else { keep_alive_at };
         let mut buffer = [0; MAX_DATAGRAM];
@@ -174,7 +176,7 @@ impl Console {
             self.flown_at = now;
             return self.send(&packet).await;
         }
-        if now >= self.sent_at + KEEP_ALIVE {
+        if now >= self.sent_at + self.keep_alive {
             self.sent_at = now;
             self.client.keep_alive().await?;
         }
@@ -312,6 +314,25 @@ mod tests {
         assert_eq!(console.notices(), Notices { overrun: true, broke: false });
         let end = console.read().await;
         assert!(matches!(end, Err(IpmiError::Console { source: ConsoleError::Ended, .. })), "{end:?}");
+    }
+
+    #[tokio::test]
+    async fn an_idle_console_shows_that_it_is_wanted_until_nobody_answers() {
+        let mut asked = 0;
+        let lives_for_three = move |message: Asked| match message.command {
+            0x01 if asked < 3 => {
+                asked += 1;
+                done(&[0x20, 1, 9, 8, 2, 0x9f, 0x91, 0x12, 0, 2, 0x0f])
+            }
+            0x01 => Does::Nothing,
+            _ => grants(message),
+        };
+        let mut console = bmc(lives_for_three, |_| Does::Nothing).await.console(false).await.unwrap();
+        console.keep_alive = Duration::from_millis(30);
+        let begun = Instant::now();
+        let lost = console.read().await;
+        assert!(matches!(lost, Err(IpmiError::ReplyLost { .. })), "{lost:?}");
+        assert!(begun.elapsed() >= Duration::from_millis(120));
     }
 
     #[tokio::test]

@@ -155,19 +155,40 @@ impl Conversion {
             2 => Format::TwosComplement,
             _ => return Ok(None),
         };
-        let exponents = byte(29)?;
-        Ok(Some(Conversion {
-            format,
-            m: ten_bits(byte(24)?, byte(25)?),
-            b: ten_bits(byte(26)?, byte(27)?),
-            k1: four_bits(exponents & 0x0f),
-            k2: four_bits(exponents >> 4),
-            linearization: byte(23)? & 0x7f,
-        }))
+        let factors = [byte(24)?, byte(25)?, byte(26)?, byte(27)?, byte(29)?];
+        let linearization = byte(23)? & 0x7f;
+        Ok(Some(Conversion { linearization, ..Conversion::factors(format, factors) }))
     }
 
-    /// The number of a byte. `None` where the function has no value, and for the vendors' own functions (70h and on),
-    /// whose factors change from reading to reading.
+    /// Whether the factors change from reading to reading and are to be asked for with each (70h to 7Fh).
+    #[must_use]
+    pub fn is_non_linear(&self) -> bool {
+        self.linearization >= 0x70
+    }
+
+    /// With the factors of one reading, from the answer to [`get_factors`].
+    ///
+    /// # Errors
+    /// It is too short.
+    pub fn with_factors(&self, data: &[u8]) -> Result<Conversion, FrameError> {
+        let [_next, m, m_high, b, b_high, _accuracy, exponents, ..] = *data else {
+            return Err(FrameError::Short("sensor reading factors"));
+        };
+        Ok(Conversion::factors(self.format, [m, m_high, b, b_high, exponents]))
+    }
+
+    fn factors(format: Format, [m, m_high, b, b_high, exponents]: [u8; 5]) -> Conversion {
+        Conversion {
+            format,
+            m: ten_bits(m, m_high),
+            b: ten_bits(b, b_high),
+            k1: four_bits(exponents & 0x0f),
+            k2: four_bits(exponents >> 4),
+            linearization: 0,
+        }
+    }
+
+    /// The number of a byte. `None` where the function has no value, or its factors are still to be asked for.
     #[must_use]
     pub fn value(&self, raw: u8) -> Option<f64> {
         let signed = f64::from(raw.cast_signed());
@@ -216,6 +237,12 @@ fn four_bits(bits: u8) -> i8 {
 #[must_use]
 pub fn get_reading(sensor: &SensorRecord) -> Command {
     Command { lun: sensor.lun, ..Command::read(SENSOR, 0x2d, vec![sensor.number]) }
+}
+
+/// Get Sensor Reading Factors (section 35.5), for one reading of a sensor.
+#[must_use]
+pub fn get_factors(sensor: &SensorRecord, raw: u8) -> Command {
+    Command { lun: sensor.lun, ..Command::read(SENSOR, 0x23, vec![sensor.number, raw]) }
 }
 
 /// A sensor that gave no reading.
@@ -320,6 +347,11 @@ mod tests {
         }
         assert_eq!(at_two(0x70), None);
         assert_eq!(conversion(7, 1, 0, 0, 0).value(0), None, "1/0 is no reading");
+        let non_linear = conversion(0x70, 9, 9, 0, 0);
+        assert!(non_linear.is_non_linear() && !conversion(11, 1, 0, 0, 0).is_non_linear());
+        let asked = non_linear.with_factors(&[0xff, 63, 0, 0xfe, 0xc0, 0, 0xd1]).unwrap();
+        assert!(near(asked.value(0xc8), 12.58));
+        assert!(non_linear.with_factors(&[0; 6]).is_err());
         let ones = Conversion { format: Format::OnesComplement, ..conversion(0, 1, 0, 0, 0) };
         assert_eq!((ones.value(0xfe), ones.value(0xff), ones.value(3)), (Some(-1.0), Some(0.0), Some(3.0)));
     }
