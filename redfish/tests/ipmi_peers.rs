@@ -6,14 +6,14 @@
 use bmc::Secret;
 use bmc::boot::{BootDevice, BootLasts, BootMode};
 use bmc::health::{SensorKind, Severity};
-use bmc::ipmi::audit::SuiteZero;
 use bmc::ipmi::boot_options::DiskSelector;
 use bmc::ipmi::client::{self, Client, IpmiError, Patience};
 use bmc::ipmi::command::{Command as Request, Control};
 use bmc::ipmi::console::Console;
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, LoginError, Privilege};
-use bmc::ipmi::sol::ConsoleError;
+use bmc::ipmi::sol_activation::ConsoleError;
+use bmc::ipmi::suite_zero::SuiteZero;
 use bmc::ipmi::users::Limit;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -530,7 +530,10 @@ async fn a_serial_console_carries_characters_both_ways() {
     let mut mine = open(&peer, &[Suite::Sha1]).await.console(true).await.unwrap();
     echoes(&mut mine, b"taken over").await;
     mine.close().await;
-    drop(console);
+    // The simulator does not tell the one that lost it: what that one writes is never taken.
+    let robbed = console.write(b"lost").await;
+    assert!(matches!(robbed, Err(IpmiError::Console { source: ConsoleError::Stalled, .. })), "{robbed:?}");
+    console.close().await;
 
     // Given back: opened again without take-over.
     let mut again = open(&peer, &[Suite::Sha1]).await.console(false).await.unwrap();

@@ -1,12 +1,11 @@
 //! Questions to a BMC that need no session. Each has a socket of its own.
 
-use super::audit::{
-    self, ChannelCapabilities, CipherSuite, ProbeStep, SUITE_PARTS_MAX, SuiteList, SuiteZero, SuiteZeroProbe,
-};
+use super::audit::{self, ChannelCapabilities, CipherSuite, SUITE_PARTS_MAX, SuiteList};
 use super::client::{Patience, connect, exchange, random};
 use super::error::{IpmiError, meaning};
 use super::frame::{self, Packet};
 use super::handshake::{BadLogin, Privilege, Random};
+use super::suite_zero::{ProbeStep, SuiteZero, SuiteZeroProbe};
 use std::net::SocketAddr;
 use tokio::net::UdpSocket;
 

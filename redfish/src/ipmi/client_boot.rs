@@ -36,3 +36,37 @@ impl Client {
         self.read(boot_options::read_boot_flags(&data, disk), "get boot options")
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::scripted::{answering, done, refused};
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[tokio::test]
+    async fn the_countdown_goes_first_and_a_bmc_without_it_gets_the_flags_all_the_same() {
+        for countdown_refused in [false, true] {
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&asked);
+            let mut client = answering(move |message| {
+                noted.lock().unwrap().push(message.data.clone());
+                if countdown_refused && message.data.first() == Some(&3) { refused(0x80) } else { done(&[]) }
+            })
+            .await;
+            let disk = DiskSelector::Standard;
+            client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, disk).await.unwrap();
+            let http = client.set_boot_once(&BootDevice::Http { uri: None }, BootMode::Uefi, disk).await;
+            assert!(matches!(http, Err(IpmiError::BootDevice { .. })), "{http:?}");
+            assert_eq!(*asked.lock().unwrap(), [vec![3, 0x08], vec![5, 0xa0, 0x04, 0, 0, 0]]);
+        }
+    }
+
+    #[tokio::test]
+    async fn flags_that_are_refused_are_an_error() {
+        let mut client =
+            answering(|message| if message.data.first() == Some(&5) { refused(0xd4) } else { done(&[]) }).await;
+        let refused = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, DiskSelector::Standard).await;
+        assert!(matches!(refused, Err(IpmiError::Refused { code: 0xd4, .. })), "{refused:?}");
+    }
+}

@@ -4,7 +4,8 @@ use super::client::{Client, random};
 use super::error::IpmiError;
 use super::frame::MAX_DATAGRAM;
 use super::session::Incoming;
-use super::sol::{self, ConsoleError, Sol};
+use super::sol::Sol;
+use super::sol_activation::{self, ConsoleError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -63,26 +64,26 @@ impl Client {
     }
 
     async fn activate(&mut self, take_over: bool) -> Result<usize, IpmiError> {
-        let mut granted = self.run(&sol::activate(), "activate payload").await;
+        let mut granted = self.run(&sol_activation::activate(), "activate payload").await;
         if take_over && matches!(granted, Err(IpmiError::Refused { code: 0x80, .. })) {
             // Refused where the other session ended by itself meanwhile.
-            match self.run(&sol::deactivate(), "deactivate payload").await {
+            match self.run(&sol_activation::deactivate(), "deactivate payload").await {
                 Ok(_) | Err(IpmiError::Refused { .. }) => {}
                 Err(why) => return Err(why),
             }
-            granted = self.run(&sol::activate(), "activate payload").await;
+            granted = self.run(&sol_activation::activate(), "activate payload").await;
         }
         let address = self.address;
         let data = granted.map_err(|why| match why {
-            IpmiError::Refused { code, .. } => match sol::refusal(code) {
+            IpmiError::Refused { code, .. } => match sol_activation::refusal(code) {
                 Some(source) => IpmiError::Console { address, source },
                 None => why,
             },
             _ => why,
         })?;
-        let granted = self.read(sol::read_activated(&data), "activate payload")?;
+        let granted = self.read(sol_activation::read_activated(&data), "activate payload")?;
         if granted.port != 0 && granted.port != address.port() {
-            let _ = self.run(&sol::deactivate(), "deactivate payload").await;
+            let _ = self.run(&sol_activation::deactivate(), "deactivate payload").await;
             return Err(IpmiError::Console { address, source: ConsoleError::OtherPort(granted.port) });
         }
         Ok(granted.characters_max)
@@ -133,7 +134,10 @@ impl Console {
 
     /// Gives the console and the session back.
     pub async fn close(mut self) {
-        let _ = self.client.run(&sol::deactivate(), "deactivate payload").await;
+        // A console that we lost may be another's by now, and deactivating would end that one.
+        if !self.ended {
+            let _ = self.client.run(&sol_activation::deactivate(), "deactivate payload").await;
+        }
         self.client.close().await;
     }
 
@@ -170,11 +174,18 @@ impl Console {
 
     async fn waited(&mut self) -> Result<(), IpmiError> {
         let now = Instant::now();
-        if now >= self.flown_at + self.client.patience.retry
-            && let Some(packet) = self.sol.again().map_err(|why| self.error(why))?
-        {
-            self.flown_at = now;
-            return self.send(&packet).await;
+        if now >= self.flown_at + self.client.patience.retry {
+            match self.sol.again() {
+                Ok(Some(packet)) => {
+                    self.flown_at = now;
+                    return self.send(&packet).await;
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    self.ended = true;
+                    return Err(self.error(why));
+                }
+            }
         }
         if now >= self.sent_at + self.keep_alive {
             self.sent_at = now;
@@ -336,9 +347,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bmc_that_takes_nothing_ends_a_write() {
-        let mut console = bmc(grants, |_| Does::Nothing).await.console(false).await.unwrap();
+    async fn a_bmc_that_takes_nothing_ends_a_write_and_keeps_what_may_be_anothers() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&asked);
+        let noting = move |message: Asked| {
+            noted.lock().unwrap().push(message.command);
+            grants(message)
+        };
+        let mut console = bmc(noting, |_| Does::Nothing).await.console(false).await.unwrap();
         let stalled = console.write(b"x").await;
         assert!(matches!(stalled, Err(IpmiError::Console { source: ConsoleError::Stalled, .. })), "{stalled:?}");
+        let over = console.read().await;
+        assert!(matches!(over, Err(IpmiError::Console { source: ConsoleError::Ended, .. })), "{over:?}");
+        console.close().await;
+        assert_eq!(*asked.lock().unwrap(), [0x48, 0x3c]);
     }
 }

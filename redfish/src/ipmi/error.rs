@@ -87,7 +87,7 @@ pub enum IpmiError {
         /// Where to.
         address: SocketAddr,
         /// Why.
-        source: super::sol::ConsoleError,
+        source: super::sol_activation::ConsoleError,
     },
     /// The operating system gives no random numbers.
     #[error("the operating system gives no random numbers ({0}): no session is opened without them")]

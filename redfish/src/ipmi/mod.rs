@@ -18,6 +18,7 @@ pub mod console;
 pub mod crypto;
 pub mod error;
 pub mod event;
+mod event_tables;
 pub mod frame;
 pub mod handshake;
 #[cfg(test)]
@@ -28,4 +29,6 @@ pub mod sel;
 pub mod sensor_value;
 pub mod session;
 pub mod sol;
+pub mod sol_activation;
+pub mod suite_zero;
 pub mod users;

@@ -1,23 +1,18 @@
-//! Serial over LAN: the payload's activation (sections 24.1 and 24.2) and the conversation in its packets (section 15).
+//! Serial over LAN: the conversation in its packets (section 15).
 //!
 //! Each side has one packet under way and sends it again until it is acknowledged. The machine here owns no clock: its
 //! driver tells it when a wait is over.
 
-use super::command::{APPLICATION, Command};
-use super::frame::{FrameError, Payload, u16_at};
+use super::sol_activation::ConsoleError;
 use std::collections::VecDeque;
-use thiserror::Error;
 
 /// Characters kept that were not sent yet.
 pub const UNSENT_MAX: usize = 4_096;
 /// Sendings of one packet without any character of it taken.
 pub const TRIES_MAX: u32 = 8;
 
-const HEADER_BYTES: usize = 4;
-/// The count of a packet is one byte.
-const COUNT_MAX: usize = 255;
-/// Characters a packet if the BMC tells no size that can be.
-const CHARACTERS_DEFAULT: usize = 60;
+/// Characters a packet: their count is one byte.
+pub const COUNT_MAX: usize = 255;
 /// A packet seen as old this often is the BMC's new count.
 const OLD_SEEN_MAX: u8 = 3;
 
@@ -27,83 +22,6 @@ const DEACTIVATED: u8 = 0x10;
 const OVERRUN: u8 = 0x08;
 const BREAK_SEEN: u8 = 0x04;
 const GENERATE_BREAK: u8 = 0x10;
-
-/// Why a serial console never began, or ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ConsoleError {
-    /// Somebody has it.
-    #[error("another session has it; wait until that ends, or open it with take-over, which ends that one")]
-    Busy,
-    /// It is switched off.
-    #[error("serial over LAN is switched off for this account or on the BMC; switch it on there")]
-    Disabled,
-    /// No more sessions with a console.
-    #[error("the BMC has no console session left; wait until one ends")]
-    Full,
-    /// It would not be encrypted.
-    #[error("the BMC gives it without encryption only: it is not opened")]
-    Unencrypted,
-    /// It would be at another port.
-    #[error(
-        "the BMC wants to serve it at UDP port {0}, not at the one of the session: it is not opened; set the BMC to one port"
-    )]
-    OtherPort(u16),
-    /// Our characters are not taken.
-    #[error("the BMC took none of the characters sent, {TRIES_MAX} times; what was written last may be lost")]
-    Stalled,
-    /// The BMC ended it.
-    #[error("the BMC ended it: another session took it over, or serial over LAN was switched off; open it again")]
-    Ended,
-}
-
-/// What the BMC granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Activated {
-    /// Characters a packet to the BMC, at most.
-    pub characters_max: usize,
-    /// UDP port of the payload; 0 if it tells none.
-    pub port: u16,
-}
-
-/// Activate Payload, encrypted and authenticated (section 24.1). Never sent twice: the second is refused for the first.
-#[must_use]
-pub fn activate() -> Command {
-    let data = vec![Payload::Sol.code(), 1, 0xc0, 0, 0, 0];
-    Command { repeatable: false, ..Command::read(APPLICATION, 0x48, data) }
-}
-
-/// Deactivate Payload (section 24.2).
-#[must_use]
-pub fn deactivate() -> Command {
-    Command::read(APPLICATION, 0x49, vec![Payload::Sol.code(), 1, 0, 0, 0, 0])
-}
-
-/// What a completion code of [`activate`] means; `None` if it is none of its own.
-#[must_use]
-pub fn refusal(code: u8) -> Option<ConsoleError> {
-    Some(match code {
-        0x80 => ConsoleError::Busy,
-        0x81 => ConsoleError::Disabled,
-        0x82 => ConsoleError::Full,
-        0x83 => ConsoleError::Unencrypted,
-        _ => return None,
-    })
-}
-
-/// Reads the answer to [`activate`].
-///
-/// # Errors
-/// It is too short.
-pub fn read_activated(data: &[u8]) -> Result<Activated, FrameError> {
-    let inbound = usize::from(u16_at(data, 4, "activate payload")?);
-    let port = u16_at(data, 8, "activate payload")?;
-    // Some firmware tells its size in the other byte order, or 0.
-    let characters_max = match inbound {
-        0..=HEADER_BYTES | 1_024.. => CHARACTERS_DEFAULT,
-        size => (size - HEADER_BYTES).min(COUNT_MAX),
-    };
-    Ok(Activated { characters_max, port })
-}
 
 /// What a packet of the BMC brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -324,19 +242,6 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_for_encrypted_and_its_answer_read() {
-        // Activate Payload as ipmitool sends it, less the flag for a serial alert.
-        assert_eq!((activate().command, &activate().data[..]), (0x48, &[1, 1, 0xc0, 0, 0, 0][..]));
-        assert!(!activate().repeatable && deactivate().repeatable);
-        // ipmi_sim: 0 0 0 0, 256 in, 256 out, port 623, no VLAN.
-        let seen = read_activated(&[0, 0, 0, 0, 0x00, 0x01, 0x00, 0x01, 0x6f, 0x02, 0xff, 0xff]).unwrap();
-        assert_eq!(seen, Activated { characters_max: 252, port: 623 });
-        assert_eq!(read_activated(&[0; 12]).unwrap().characters_max, CHARACTERS_DEFAULT);
-        assert_eq!(refusal(0x80), Some(ConsoleError::Busy));
-        assert!(read_activated(&[0; 9]).is_err());
-    }
-
-    #[test]
     fn one_packet_is_under_way_until_it_is_acknowledged() {
         let mut sol = Sol::new(4);
         assert_eq!(flown(&mut sol, b"uname\n"), [1, 0, 0, 0, b'u', b'n', b'a', b'm']);
@@ -451,7 +356,7 @@ mod tests {
             let mut sol = Sol::new(3);
             for packet in packets {
                 sol.write(b"abcd");
-                let _ = (sol.outgoing(), read_activated(&packet), sol.accept(&packet), sol.again());
+                let _ = (sol.outgoing(), sol.accept(&packet), sol.again());
             }
         }
 
