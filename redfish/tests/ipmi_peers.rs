@@ -542,11 +542,16 @@ async fn a_serial_console_carries_characters_both_ways() {
 }
 
 #[tokio::test]
-async fn a_bmc_without_a_console_says_so() {
-    // The released goipmi-server has no serial over LAN.
-    let Some(peer) = goipmi("go-sol", 19_636, "17") else { return };
-    let none = open(&peer, &[Suite::Sha256]).await.console(false).await;
-    assert!(matches!(none, Err(IpmiError::Refused { code: 0xc1, .. })), "{none:?}");
+async fn a_bmc_without_console_log_or_sensors_says_so() {
+    // The released goipmi-server has no serial over LAN and no event log, and a repository of one record of no sensor.
+    let Some(peer) = goipmi("go-less", 19_636, "17") else { return };
+    let mut client = open(&peer, &[Suite::Sha256]).await;
+    let log = client.event_log(&[]).await;
+    assert!(matches!(log, Err(IpmiError::Refused { code: 0xc1, .. })), "{log:?}");
+    let records = client.sensor_records().await.unwrap();
+    assert_eq!((records.sensors.len(), records.complete), (0, true));
+    let console = client.console(false).await;
+    assert!(matches!(console, Err(IpmiError::Refused { code: 0xc1, .. })), "{console:?}");
 }
 
 #[tokio::test]

@@ -44,19 +44,21 @@ impl Client {
     /// As [`Client::run`].
     pub async fn sensor_records(&mut self) -> Result<SensorRecords, IpmiError> {
         let count = match self.run(&sdr::repository_info(), "SDR repository info").await {
-            Ok(data) => self.read(sdr::read_repository_info(&data), "SDR repository info")?,
-            Err(IpmiError::Refused { .. }) => 0,
+            Ok(data) => Some(self.read(sdr::read_repository_info(&data), "SDR repository info")?),
+            Err(IpmiError::Refused { .. }) => None,
             Err(why) => return Err(why),
         };
-        let source = if count == 0 { Source::Device } else { Source::Repository };
+        let source = if count.unwrap_or(0) == 0 { Source::Device } else { Source::Repository };
         let reservation = self.reserve_records(source).await?;
         let mut reading = Reading { source, reservation, reservations: 1, part_bytes: PART_BYTES };
         let (mut sensors, mut next, mut seen) = (Vec::new(), 0, HashSet::new());
         while next != LAST_RECORD && seen.len() < RECORDS_MAX && seen.insert(next) {
             let (following, record) = match self.record(&mut reading, next).await {
                 Ok(read) => read,
-                // An empty repository has no first record.
-                Err(IpmiError::Refused { code: NO_SUCH_RECORD, .. }) if next == 0 => (LAST_RECORD, Vec::new()),
+                // An empty repository has no first record, and its BMC need not have records of its own either.
+                Err(IpmiError::Refused { code, .. }) if next == 0 && (code == NO_SUCH_RECORD || count == Some(0)) => {
+                    (LAST_RECORD, Vec::new())
+                }
                 Err(why) => return Err(why),
             };
             // A record that ends early is the firmware's fault; the others are still worth having.
@@ -212,6 +214,17 @@ mod tests {
         assert_eq!((names(&read), read.complete), (vec!["Sensor 0", "Sensor 1"], false));
         let sensors = client.sensors(&read.sensors).await.unwrap();
         assert_eq!(sensors[0].value, Some(45.0));
+    }
+
+    #[tokio::test]
+    async fn no_records_are_no_error_but_no_answer_about_them_is() {
+        let mut empty =
+            answering(|asked| if asked.command == 0x20 { done(&[0x51, 0, 0, 0, 0]) } else { refused(0xc1) }).await;
+        let read = empty.sensor_records().await.unwrap();
+        assert_eq!((read.sensors.len(), read.complete), (0, true));
+        let mut without = answering(|_| refused(0xc1)).await;
+        let none = without.sensor_records().await;
+        assert!(matches!(none, Err(IpmiError::Refused { code: 0xc1, .. })), "{none:?}");
     }
 
     #[tokio::test]

@@ -152,7 +152,7 @@ fn system_event(id: String, at_unix_s: Option<i64>, rest: [u8; 9], sensors: &[Se
     LogEntry { id, at_unix_s, severity, text: tame(&text), sensor: Some(sensor) }
 }
 
-/// What was read, and which limit it crossed (section 42.1, event data of threshold sensors).
+/// What was read, and which limit it crossed (section 29.7).
 fn crossing(sensor: &SensorRecord, data: [u8; 3]) -> Option<String> {
     let conversion = sensor.conversion.as_ref()?;
     let told = |bits: u8, raw: u8| (bits & 0x03 == 1).then(|| conversion.value(raw)).flatten();
