@@ -3,15 +3,17 @@
 //! An answer that does not come is *unknown*, not *no*: what may be done twice is sent again, what may not is reported as
 //! lost, and the caller reads before it does anything more.
 
+pub use super::client_audit::{auth_capabilities, list_suites, ping, suite_zero_open};
 use super::command::{self, Command};
 use super::crypto::Suite;
+pub use super::error::{IpmiError, meaning};
 use super::frame::MAX_DATAGRAM;
 use super::handshake::{Handshake, Login, LoginError, Privilege, Random, Step};
-use super::session::{Incoming, Session};
+use super::session::{Incoming, Reply, Session};
 use crate::reading::{OffCause, Power, Reading, Source};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
-use thiserror::Error;
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
 
@@ -31,105 +33,34 @@ impl Default for Patience {
     }
 }
 
-/// Why a request was not answered, or answered with no.
-#[derive(Debug, Error)]
-pub enum IpmiError {
-    /// The socket.
-    #[error("no packet can be sent to {address}: {source}; check the route and the address")]
-    Socket {
-        /// Where to.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-    /// Nothing came back before the session was open.
-    #[error(
-        "{address} does not answer IPMI ({tries} tries, {stage}); check the address, the port and that IPMI over LAN is enabled"
-    )]
-    Silent {
-        /// Where to.
-        address: SocketAddr,
-        /// Tries made.
-        tries: u32,
-        /// What was asked.
-        stage: &'static str,
-    },
-    /// It refused the login.
-    #[error("{address}: {source}")]
-    Login {
-        /// Where to.
-        address: SocketAddr,
-        /// Why.
-        source: LoginError,
-    },
-    /// The answer was lost; whether it was done is not known.
-    #[error("{address}: no answer to {name}; whether it was done is not known: read before anything else is sent")]
-    ReplyLost {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-    },
-    /// A completion code that says no.
-    #[error("{address}: {name} was refused: {meaning} (completion code {code:#04x})")]
-    Refused {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-        /// The code.
-        code: u8,
-        /// What it means.
-        meaning: &'static str,
-    },
-    /// The answer makes no sense.
-    #[error("{address}: the answer to {name} cannot be read: {source}")]
-    Answer {
-        /// Where to.
-        address: SocketAddr,
-        /// What was asked.
-        name: String,
-        /// Why.
-        source: super::frame::FrameError,
-    },
-    /// The operating system gives no random numbers.
-    #[error("the operating system gives no random numbers ({0}): no session is opened without them")]
-    Random(getrandom::Error),
-}
-
-/// What a completion code means (table 5-2).
-#[must_use]
-pub fn meaning(code: u8) -> &'static str {
-    match code {
-        0xc0 => "the BMC is busy",
-        0xc1 => "the BMC does not know the command",
-        0xc3 => "the BMC ran out of time",
-        0xc4 => "the BMC is out of space",
-        0xc5 => "the reservation was lost",
-        0xc9 | 0xcc => "a value is out of range",
-        0xcb => "there is no such sensor, record or parameter",
-        0xce => "the BMC could not give an answer",
-        0xd2 => "the BMC is restarting",
-        0xd4 => "the account's privilege is too low",
-        0xd5 => "it is not possible in the present state",
-        0xd6 => "the function is switched off on the BMC",
-        _ => "of its own reasons",
-    }
-}
-
 /// An open session with a BMC.
 #[derive(Debug)]
 pub struct Client {
-    socket: UdpSocket,
-    address: SocketAddr,
-    patience: Patience,
-    session: Session,
+    pub(super) socket: UdpSocket,
+    pub(super) address: SocketAddr,
+    pub(super) patience: Patience,
+    pub(super) session: Session,
+    /// Console packets that came while an answer was waited for.
+    pub(super) console_packets: VecDeque<Vec<u8>>,
 }
 
-fn random<const N: usize>() -> Result<[u8; N], IpmiError> {
+/// Completion code of a BMC that has no room for the command now (table 5-2).
+const BUSY: u8 = 0xc0;
+/// Console packets kept while an answer is waited for; the BMC has one under way and sends it again.
+const CONSOLE_PACKETS_MAX: usize = 16;
+
+pub(super) fn random<const N: usize>() -> Result<[u8; N], IpmiError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(IpmiError::Random)?;
     Ok(bytes)
+}
+
+/// A socket that the kernel gives nothing to but what comes from the address.
+pub(super) async fn connect(address: SocketAddr) -> Result<UdpSocket, IpmiError> {
+    let bind: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(bind).await.map_err(|source| IpmiError::Socket { address, source })?;
+    socket.connect(address).await.map_err(|source| IpmiError::Socket { address, source })?;
+    Ok(socket)
 }
 
 impl Client {
@@ -173,10 +104,7 @@ impl Client {
         suite: Suite,
         patience: Patience,
     ) -> Result<Client, IpmiError> {
-        let bind: SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-        let socket = UdpSocket::bind(bind).await.map_err(|source| IpmiError::Socket { address, source })?;
-        // Connected: the kernel drops what comes from anywhere else.
-        socket.connect(address).await.map_err(|source| IpmiError::Socket { address, source })?;
+        let socket = connect(address).await?;
         let numbers =
             Random { console_id: u32::from_le_bytes(random()?), console_random: random()?, tag: random::<1>()?[0] };
         let (mut handshake, mut datagram) = Handshake::begin(login.clone(), suite, numbers);
@@ -200,7 +128,7 @@ impl Client {
                 }
             }
         };
-        let mut client = Client { socket, address, patience, session };
+        let mut client = Client { socket, address, patience, session, console_packets: VecDeque::new() };
         if login.privilege() > Privilege::User {
             let raise = command::set_privilege(login.privilege() as u8);
             if let Err(why) = client.run(&raise, "set session privilege").await {
@@ -217,34 +145,44 @@ impl Client {
         self.session.suite()
     }
 
-    /// Runs a command and gives the data behind its completion code.
+    /// Runs a command and gives the data behind its completion code. What may be done twice is asked again if no answer
+    /// comes or the BMC is busy.
     ///
     /// # Errors
     /// The answer was lost, or is no.
     pub async fn run(&mut self, command: &Command, name: &str) -> Result<Vec<u8>, IpmiError> {
         let address = self.address;
-        let (key, first) = self.session.request(random()?, command.net_fn, command.command, &command.data);
-        let tries = if command.repeatable { self.patience.tries.max(1) } else { 1 };
+        let Command { lun, net_fn, command: number, ref data, repeatable } = *command;
+        let (mut key, mut datagram) = self.session.request(random()?, lun, net_fn, number, data);
+        let tries = if repeatable { self.patience.tries.max(1) } else { 1 };
         // What must not be done twice has all the time that the others have for all their tries.
-        let wait =
-            if command.repeatable { self.patience.retry } else { self.patience.retry * self.patience.tries.max(1) };
+        let wait = if repeatable { self.patience.retry } else { self.patience.retry * self.patience.tries.max(1) };
         let once = Patience { retry: wait, tries: 1 };
-        let mut datagram = first;
         for left in (0..tries).rev() {
-            let session = &mut self.session;
+            let (session, console_packets) = (&mut self.session, &mut self.console_packets);
             let reply = exchange(&self.socket, address, once, &datagram, |bytes| match session.accept(bytes) {
                 Ok(Incoming::Reply(reply)) if reply.key == key => Some(reply),
+                Ok(Incoming::Sol(payload)) => {
+                    if console_packets.len() < CONSOLE_PACKETS_MAX {
+                        console_packets.push_back(payload);
+                    }
+                    None
+                }
                 _ => None,
             })
             .await?;
-            if let Some(reply) = reply {
-                return match reply.completion {
-                    0 => Ok(reply.data),
-                    code => Err(IpmiError::Refused { address, name: name.to_owned(), code, meaning: meaning(code) }),
-                };
-            }
-            if left > 0 {
-                datagram = self.session.again(random()?, key, &command.data);
+            match reply {
+                Some(Reply { completion: 0, data, .. }) => return Ok(data),
+                Some(Reply { completion: BUSY, .. }) if left > 0 => {
+                    tokio::time::sleep(self.patience.retry / 4).await;
+                    // A number of its own: under the old one the BMC may give its old answer.
+                    (key, datagram) = self.session.request(random()?, lun, net_fn, number, data);
+                }
+                Some(Reply { completion: code, .. }) => {
+                    return Err(IpmiError::Refused { address, name: name.to_owned(), code, meaning: meaning(code) });
+                }
+                None if left > 0 => datagram = self.session.again(random()?, lun, key, data),
+                None => {}
             }
         }
         Err(IpmiError::ReplyLost { address, name: name.to_owned() })
@@ -307,7 +245,7 @@ impl Client {
         self.run(&command::chassis_control(control), "chassis control").await.map(drop)
     }
 
-    fn read<T>(&self, read: Result<T, super::frame::FrameError>, name: &str) -> Result<T, IpmiError> {
+    pub(super) fn read<T>(&self, read: Result<T, super::frame::FrameError>, name: &str) -> Result<T, IpmiError> {
         read.map_err(|source| IpmiError::Answer { address: self.address, name: name.to_owned(), source })
     }
 
@@ -320,7 +258,7 @@ impl Client {
 }
 
 /// Sends a datagram, again after each wait, until `take` takes an answer or the tries are used up.
-async fn exchange<T>(
+pub(super) async fn exchange<T>(
     socket: &UdpSocket,
     address: SocketAddr,
     patience: Patience,
@@ -353,4 +291,45 @@ async fn exchange<T>(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::scripted::{Asked, Does, answering, done, refused};
+    use super::*;
+
+    /// Silent once, busy once, then done; counts what it was asked.
+    fn hesitant() -> impl FnMut(Asked) -> Does + Send {
+        let mut asked = 0;
+        move |_| {
+            asked += 1;
+            match asked {
+                1 => Does::Nothing,
+                2 => refused(BUSY),
+                _ => done(&[asked]),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_may_be_done_twice_is_asked_until_it_is_answered() {
+        let mut client = answering(hesitant()).await;
+        assert_eq!(client.run(&command::chassis_status(), "x").await.unwrap(), [3]);
+        let mut client = answering(hesitant()).await;
+        let once = client.run(&command::chassis_control(command::Control::Cycle), "x").await;
+        assert!(matches!(once, Err(IpmiError::ReplyLost { .. })), "{once:?}");
+        let mut client = answering(|_| refused(BUSY)).await;
+        let busy = client.run(&command::chassis_status(), "x").await;
+        assert!(matches!(busy, Err(IpmiError::Refused { code: BUSY, .. })), "{busy:?}");
+    }
+
+    #[test]
+    fn its_work_may_move_between_threads() {
+        fn may<T: Send>(_: impl Fn(Client) -> T) {}
+        may(|mut client: Client| async move { client.event_log(&[]).await });
+        may(|mut client: Client| async move { client.sensor_records().await });
+        may(|mut client: Client| async move { client.sensors(&[]).await });
+        may(|client: Client| client.console(false));
+    }
 }

@@ -3,8 +3,10 @@
 use super::frame::FrameError;
 
 /// A command: its network function, number and data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Command {
+    /// Logical unit of the BMC, 0 to 3; all but some sensors are on 0.
+    pub lun: u8,
     /// Network function, even.
     pub net_fn: u8,
     /// Number.
@@ -15,8 +17,30 @@ pub struct Command {
     pub repeatable: bool,
 }
 
-const CHASSIS: u8 = 0x00;
-const APPLICATION: u8 = 0x06;
+impl std::fmt::Debug for Command {
+    /// Without the data: it may be a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Command")
+            .field("lun", &self.lun)
+            .field("net_fn", &self.net_fn)
+            .field("command", &self.command)
+            .field("data_bytes", &self.data.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Command {
+    /// A command that may be done twice, to logical unit 0.
+    pub(super) fn read(net_fn: u8, command: u8, data: Vec<u8>) -> Command {
+        Command { lun: 0, net_fn, command, data, repeatable: true }
+    }
+}
+
+/// Network functions (table 5-1).
+pub(super) const CHASSIS: u8 = 0x00;
+pub(super) const SENSOR: u8 = 0x04;
+pub(super) const APPLICATION: u8 = 0x06;
+pub(super) const STORAGE: u8 = 0x0a;
 
 /// What chassis control does (section 28.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +96,7 @@ pub struct DeviceId {
 /// Get Chassis Status.
 #[must_use]
 pub fn chassis_status() -> Command {
-    Command { net_fn: CHASSIS, command: 0x01, data: Vec::new(), repeatable: true }
+    Command::read(CHASSIS, 0x01, Vec::new())
 }
 
 /// Chassis Control. Only off and on may be sent again after a lost answer.
@@ -87,31 +111,37 @@ pub fn chassis_control(control: Control) -> Command {
         Control::Soft => 5,
     };
     let repeatable = matches!(control, Control::Off | Control::On);
-    Command { net_fn: CHASSIS, command: 0x02, data: vec![code], repeatable }
+    Command { lun: 0, net_fn: CHASSIS, command: 0x02, data: vec![code], repeatable }
 }
 
 /// Get Device ID.
 #[must_use]
 pub fn device_id() -> Command {
-    Command { net_fn: APPLICATION, command: 0x01, data: Vec::new(), repeatable: true }
+    Command::read(APPLICATION, 0x01, Vec::new())
+}
+
+/// Cold Reset of the BMC (section 20.2). Never twice: the second would meet it while it starts.
+#[must_use]
+pub fn cold_reset() -> Command {
+    Command { repeatable: false, ..Command::read(APPLICATION, 0x02, Vec::new()) }
 }
 
 /// Get System GUID: the machine's identity (section 22.14).
 #[must_use]
 pub fn system_guid() -> Command {
-    Command { net_fn: APPLICATION, command: 0x37, data: Vec::new(), repeatable: true }
+    Command::read(APPLICATION, 0x37, Vec::new())
 }
 
 /// Set Session Privilege Level: a session opens at User whatever was asked (section 22.18).
 #[must_use]
 pub fn set_privilege(level: u8) -> Command {
-    Command { net_fn: APPLICATION, command: 0x3b, data: vec![level], repeatable: true }
+    Command::read(APPLICATION, 0x3b, vec![level])
 }
 
 /// Close Session (section 22.19).
 #[must_use]
 pub fn close_session(bmc_id: u32) -> Command {
-    Command { net_fn: APPLICATION, command: 0x3c, data: bmc_id.to_le_bytes().to_vec(), repeatable: true }
+    Command::read(APPLICATION, 0x3c, bmc_id.to_le_bytes().to_vec())
 }
 
 /// Reads the answer to Get Chassis Status.
@@ -169,6 +199,7 @@ mod tests {
         for control in [Control::Cycle, Control::Reset, Control::Interrupt, Control::Soft] {
             assert!(!chassis_control(control).repeatable, "{control:?}");
         }
+        assert!(!cold_reset().repeatable);
         assert!(chassis_control(Control::Off).repeatable && chassis_control(Control::On).repeatable);
     }
 

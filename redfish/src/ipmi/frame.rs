@@ -168,10 +168,17 @@ pub fn sessionless(message: &[u8]) -> Vec<u8> {
 /// A packet of RMCP+ outside a session: handshake messages (section 13.20 and on).
 #[must_use]
 pub fn plain(payload_type: Payload, payload: &[u8]) -> Vec<u8> {
+    unprotected(payload_type, 0, 0, payload)
+}
+
+/// A packet of a session that neither signs nor encrypts: suite 0, which is opened to show that it can be, and closed.
+#[must_use]
+pub fn unprotected(payload_type: Payload, session_id: u32, sequence: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = rmcp(CLASS_IPMI);
     out.push(FORMAT_V2);
     out.push(payload_type.code());
-    out.extend([0; 8]);
+    out.extend(session_id.to_le_bytes());
+    out.extend(sequence.to_le_bytes());
     out.extend(u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes());
     out.extend(payload);
     out
@@ -274,7 +281,13 @@ fn checksum(bytes: &[u8]) -> u8 {
 /// A request to the BMC (section 13.8): `sequence` counts 0 to 63.
 #[must_use]
 pub fn request(net_fn: u8, command: u8, sequence: u8, data: &[u8]) -> Vec<u8> {
-    let mut out = vec![BMC_ADDRESS, net_fn << 2];
+    request_to(0, net_fn, command, sequence, data)
+}
+
+/// A request to one of the BMC's logical units, 0 to 3.
+#[must_use]
+pub fn request_to(lun: u8, net_fn: u8, command: u8, sequence: u8, data: &[u8]) -> Vec<u8> {
+    let mut out = vec![BMC_ADDRESS, net_fn << 2 | lun & 0x03];
     out.push(checksum(&out));
     let at = out.len();
     out.extend([CONSOLE_ADDRESS, sequence << 2, command]);

@@ -102,23 +102,29 @@ impl Session {
     }
 
     /// Makes a request: the datagram, and what its answer must match. `iv` must be fresh random bytes for every call.
-    pub fn request(&mut self, iv: [u8; 16], net_fn: u8, command: u8, data: &[u8]) -> (RequestKey, Vec<u8>) {
+    pub fn request(&mut self, iv: [u8; 16], lun: u8, net_fn: u8, command: u8, data: &[u8]) -> (RequestKey, Vec<u8>) {
         let key = RequestKey { net_fn, command, sequence: self.next_message };
         self.next_message = (self.next_message + 1) % 64;
-        let message = frame::request(net_fn, command, key.sequence, data);
+        let message = frame::request_to(lun, net_fn, command, key.sequence, data);
         (key, self.seal(iv, Payload::Ipmi, &message))
     }
 
     /// The same request again, under a new number of the session: for an answer that did not come. Only for commands that
     /// may be done twice.
-    pub fn again(&mut self, iv: [u8; 16], key: RequestKey, data: &[u8]) -> Vec<u8> {
-        let message = frame::request(key.net_fn, key.command, key.sequence, data);
+    pub fn again(&mut self, iv: [u8; 16], lun: u8, key: RequestKey, data: &[u8]) -> Vec<u8> {
+        let message = frame::request_to(lun, key.net_fn, key.command, key.sequence, data);
         self.seal(iv, Payload::Ipmi, &message)
     }
 
     /// A payload of serial over LAN.
     pub fn sol(&mut self, iv: [u8; 16], payload: &[u8]) -> Vec<u8> {
         self.seal(iv, Payload::Sol, payload)
+    }
+
+    /// What a BMC sends.
+    #[cfg(test)]
+    pub(super) fn sealed(&mut self, iv: [u8; 16], payload_type: Payload, payload: &[u8]) -> Vec<u8> {
+        self.seal(iv, payload_type, payload)
     }
 
     fn seal(&mut self, iv: [u8; 16], payload_type: Payload, payload: &[u8]) -> Vec<u8> {
@@ -212,7 +218,7 @@ mod tests {
     fn an_answer_is_taken_once_and_only_from_this_session() {
         for suite in Suite::PREFERENCE {
             let (mut ours, mut theirs) = pair(suite);
-            let (key, _) = ours.request([0; 16], 0, 1, &[]);
+            let (key, _) = ours.request([0; 16], 0, 0, 1, &[]);
             let datagram = answer(&mut theirs, key, &[0x21, 0x10, 0x40]);
             let Ok(Incoming::Reply(reply)) = ours.accept(&datagram) else { unreachable!() };
             assert_eq!((reply.key, reply.completion, &reply.data[..]), (key, 0, &[0x21, 0x10, 0x40][..]));
@@ -229,7 +235,7 @@ mod tests {
     #[test]
     fn a_changed_bit_anywhere_is_seen() {
         let (mut ours, mut theirs) = pair(Suite::Sha256);
-        let (key, _) = ours.request([0; 16], 0, 1, &[]);
+        let (key, _) = ours.request([0; 16], 0, 0, 1, &[]);
         let good = answer(&mut theirs, key, &[1, 2, 3]);
         for place in 4..good.len() {
             let mut bad = good.clone();

@@ -26,6 +26,8 @@ const PAGES_MAX: usize = 50;
 const READY_TRIES: u32 = 3;
 /// And no later than this after its first answer.
 const READY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// A power command is answered within this, or its effect is read instead.
+const POWER_ANSWER: Duration = Duration::from_secs(10);
 /// Between two looks at a task.
 const TASK_EVERY: Duration = Duration::from_secs(1);
 /// Messages that mean *not now*.
@@ -116,6 +118,7 @@ pub struct Redfish {
     pub(super) quirks: Quirks,
     pub(super) root: Option<Value>,
     pub(super) places: Option<super::system::Places>,
+    answer_within: Option<Duration>,
 }
 
 struct Keeper(Arc<dyn SessionKeeper>);
@@ -162,6 +165,7 @@ impl Redfish {
             quirks: Quirks::default(),
             root: None,
             places: None,
+            answer_within: None,
         })
     }
 
@@ -234,6 +238,14 @@ impl Redfish {
     pub(super) async fn post(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
         let response = self.ask(Method::POST, link, Vec::new(), Some(body)).await?;
         Ok(self.written(&response))
+    }
+
+    /// Does an action whose effect is read anyway: a late answer is not waited for.
+    pub(super) async fn post_and_read(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
+        self.answer_within = Some(POWER_ANSWER);
+        let done = self.post(link, body).await;
+        self.answer_within = None;
+        done
     }
 
     /// Changes a resource, with the ETag that this BMC wants; which one it wants is learned.
@@ -385,7 +397,15 @@ impl Redfish {
             Auth::Session { .. } => {
                 self.keeper.0.forget();
                 self.login().await?;
-                let response = self.send(method.clone(), link, headers, body).await?;
+                let mut response = self.send(method.clone(), link, headers.clone(), body).await?;
+                // The login was accepted and its session is not: the password is right, sessions do not work here.
+                if response.status == StatusCode::UNAUTHORIZED && matches!(self.auth, Auth::Session { .. }) {
+                    self.keeper.0.forget();
+                    self.facts.basic_only = true;
+                    self.auth = Auth::Basic;
+                    response = self.send(method.clone(), link, headers, body).await?;
+                    return self.judge(method.as_str(), link, response);
+                }
                 if response.status == StatusCode::UNAUTHORIZED {
                     return Err(RedfishError::Credential { address: self.address() });
                 }
@@ -408,7 +428,7 @@ impl Redfish {
             Auth::Basic => headers.push((header::AUTHORIZATION, self.basic())),
         }
         let body = body.map(|value| value.to_string().into_bytes());
-        Ok(self.transport.send(Request { method, link, headers, body }).await?)
+        Ok(self.transport.send(Request { method, link, headers, body }, self.answer_within).await?)
     }
 
     fn basic(&self) -> HeaderValue {

@@ -76,7 +76,7 @@ pub enum HttpError {
         seen: Fingerprint,
     },
     /// The request went out, or may have, and no whole answer came.
-    #[error("{address}: {reason}; whether {request} was done is not known")]
+    #[error("{address}: {reason}; {}", if *.changes { format!("whether {request} was done is not known") } else { format!("{request} is to be asked again") })]
     Lost {
         /// Where to.
         address: SocketAddr,
@@ -84,6 +84,8 @@ pub enum HttpError {
         request: String,
         /// What went wrong.
         reason: String,
+        /// It was to change something.
+        changes: bool,
     },
     /// The answer is longer than is read.
     #[error("{address}: the answer to {request} is longer than 4 MiB and was not read")]
@@ -92,6 +94,8 @@ pub enum HttpError {
         address: SocketAddr,
         /// What was asked.
         request: String,
+        /// It was to change something.
+        changes: bool,
     },
     /// We made a request that cannot be written.
     #[error("the request {request} cannot be written: {reason}")]
@@ -107,7 +111,7 @@ impl HttpError {
     /// The BMC may have acted on it.
     #[must_use]
     pub fn may_have_been_done(&self) -> bool {
-        matches!(self, HttpError::Lost { .. } | HttpError::Long { .. })
+        matches!(self, HttpError::Lost { changes: true, .. } | HttpError::Long { changes: true, .. })
     }
 }
 
@@ -193,7 +197,14 @@ impl Transport {
     }
 
     /// Sends a request and reads the whole answer.
-    pub(super) async fn send(&mut self, request: Request<'_>) -> Result<Response, HttpError> {
+    ///
+    /// `answer_within` shortens the patience: a power command is better read after than waited for.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<'_>,
+        answer_within: Option<Duration>,
+    ) -> Result<Response, HttpError> {
+        let limit = answer_within.unwrap_or(self.patience.answer).min(self.patience.answer);
         let name = format!("{} {}", request.method, request.link);
         let repeatable = request.method == Method::GET;
         let mut reused = self.open.is_some();
@@ -210,7 +221,7 @@ impl Transport {
                 }
             };
             let spare = repeatable.then(|| request.clone());
-            let sent = timeout(self.patience.answer, exchange(&mut open, request, self.address, &name)).await;
+            let sent = timeout(limit, exchange(&mut open, request, self.address, &name)).await;
             match (sent, spare) {
                 (Ok(Ok(response)), _) => {
                     if self.keep_alive && open.sender.is_ready() {
@@ -222,8 +233,8 @@ impl Transport {
                 (Ok(Err(HttpError::Lost { .. })), Some(spare)) if reused => request = spare,
                 (Ok(Err(why)), _) => return Err(why),
                 (Err(_), _) => {
-                    let reason = format!("no whole answer within {} s", self.patience.answer.as_secs());
-                    return Err(HttpError::Lost { address: self.address, request: name, reason });
+                    let reason = format!("no whole answer within {} s", limit.as_secs());
+                    return Err(HttpError::Lost { address: self.address, request: name, reason, changes: !repeatable });
                 }
             }
         }
@@ -296,12 +307,13 @@ async fn exchange(
     address: SocketAddr,
     name: &str,
 ) -> Result<Response, HttpError> {
-    let lost = |reason: String| HttpError::Lost { address, request: name.to_owned(), reason };
+    let changes = request.method() != Method::GET;
+    let lost = |reason: String| HttpError::Lost { address, request: name.to_owned(), reason, changes };
     let response = open.sender.send_request(request).await.map_err(|why| lost(reason(&why)))?;
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, BODY_BYTES_MAX).collect().await.map_err(|why| {
         if why.downcast_ref::<LengthLimitError>().is_some() {
-            HttpError::Long { address, request: name.to_owned() }
+            HttpError::Long { address, request: name.to_owned(), changes }
         } else {
             lost(format!("the answer broke off: {why}"))
         }

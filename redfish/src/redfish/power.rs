@@ -98,7 +98,7 @@ impl Redfish {
             if !listed || self.facts.reset_refused.contains(*reset) {
                 continue;
             }
-            match self.post(&target, &json!({ "ResetType": reset })).await {
+            match self.post_and_read(&target, &json!({ "ResetType": reset })).await {
                 Ok(_) => return Ok(()),
                 Err(why @ RedfishError::Refused { .. }) => {
                     // Off and On stay allowed: a refusal may have been of the moment.

@@ -13,6 +13,10 @@ use clap::Subcommand;
 use place::Place;
 use std::time::Duration;
 
+/// For a verb of a few requests.
+const LIMIT: Duration = Duration::from_secs(160);
+/// For one that waits for a person's system, an image, or thousands of entries.
+const LONG_LIMIT: Duration = Duration::from_secs(400);
 /// For giving the session back.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
@@ -84,19 +88,37 @@ impl Bmc {
         };
         self.check()?;
         let mut bmc = place.open(privilege).await?;
-        let done = match &self {
-            Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
-            Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
-            Bmc::Boot { what, loads, legacy, place } => {
-                boot::run(&mut *bmc, *what, loads.as_deref(), *legacy, place.output).await
+        let work = async {
+            match &self {
+                Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
+                Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
+                Bmc::Boot { what, loads, legacy, place } => {
+                    boot::run(&mut *bmc, *what, loads.as_deref(), *legacy, place.output).await
+                }
+                Bmc::Sel { count, place } => show::event_log(&mut *bmc, usize::from(*count), place.output).await,
+                Bmc::Sensors { place } => show::sensors(&mut *bmc, place.output).await,
+                Bmc::Media { what, image, place } => media::run(&mut *bmc, *what, image.as_deref(), place.output).await,
             }
-            Bmc::Sel { count, place } => show::event_log(&mut *bmc, usize::from(*count), place.output).await,
-            Bmc::Sensors { place } => show::sensors(&mut *bmc, place.output).await,
-            Bmc::Media { what, image, place } => media::run(&mut *bmc, *what, image.as_deref(), place.output).await,
         };
+        let done = tokio::time::timeout(self.limit(), work).await.unwrap_or_else(|_| {
+            Err(anyhow::anyhow!(
+                "the BMC took more than {} s; what was sent last may have been done: read before anything else",
+                self.limit().as_secs()
+            ))
+        });
         // A BMC that does not answer keeps its session until it forgets it.
         let _ = tokio::time::timeout(CLOSE_LIMIT, bmc.close()).await;
         done
+    }
+
+    /// How long all of it may take. Power has deadlines of its own within this.
+    fn limit(&self) -> Duration {
+        match self {
+            Bmc::Power { what: power::What::Cycle | power::What::GracefulOff, .. } | Bmc::Media { .. } => LONG_LIMIT,
+            // A boot from a URL inserts the image first.
+            Bmc::Boot { loads: Some(_), .. } | Bmc::Sel { .. } => LONG_LIMIT,
+            _ => LIMIT,
+        }
     }
 
     /// Refuses what makes no sense before anything is sent.
