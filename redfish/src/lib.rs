@@ -9,14 +9,17 @@
 
 pub mod boot;
 pub mod controller;
+pub mod discipline;
 pub mod endpoint;
 pub mod health;
 pub mod ipmi;
+pub mod poll;
 pub mod power;
 pub mod quirk;
 pub mod reading;
 pub mod redfish;
 pub mod secret;
+pub mod station;
 
 pub use controller::{BmcError, Controller};
 pub use endpoint::Endpoint;

@@ -415,6 +415,7 @@ impl Redfish {
         }
     }
 
+    /// Sends as the account in use. What is dropped half-way leaves the state as it was.
     async fn send(
         &mut self,
         method: Method,
@@ -425,19 +426,21 @@ impl Redfish {
         match &self.auth {
             Auth::None => {}
             Auth::Session { session, .. } => headers.extend(secret_header(session.token.expose()).map(|v| (TOKEN, v))),
-            Auth::Basic => headers.push((header::AUTHORIZATION, self.basic())),
+            Auth::Basic => headers.push((header::AUTHORIZATION, basic(&self.credential))),
         }
-        let body = body.map(|value| value.to_string().into_bytes());
-        Ok(self.transport.send(Request { method, link, headers, body }, self.answer_within).await?)
+        self.send_plain(method, link, headers, body).await
     }
 
-    fn basic(&self) -> HeaderValue {
-        let mut plain = Zeroizing::new(self.credential.user.clone().into_bytes());
-        plain.push(b':');
-        plain.extend_from_slice(self.credential.password.expose());
-        let text = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&*plain)));
-        // Base64 is always a header.
-        secret_header(text.as_bytes()).unwrap_or(HeaderValue::from_static(""))
+    /// Sends as nobody, or as whoever the headers say.
+    async fn send_plain(
+        &mut self,
+        method: Method,
+        link: &Link,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Option<&Value>,
+    ) -> Result<Response, RedfishError> {
+        let body = body.map(|value| value.to_string().into_bytes());
+        Ok(self.transport.send(Request { method, link, headers, body }, self.answer_within).await?)
     }
 
     fn judge(&self, method: &str, link: &Link, response: Response) -> Result<Response, RedfishError> {
@@ -467,11 +470,10 @@ impl Redfish {
             return Ok(root.clone());
         }
         let address = self.address();
-        let before = std::mem::replace(&mut self.auth, Auth::None);
         let mut answer = Err(RedfishError::Missing { address, what: "service root", hint: "it speaks no Redfish" });
         for path in ["/redfish/v1/", "/redfish/v1"] {
             let link = self.link(path)?;
-            let sent = self.send(Method::GET, &link, Vec::new(), None).await;
+            let sent = self.send_plain(Method::GET, &link, Vec::new(), None).await;
             answer = sent.and_then(|response| {
                 let response = self.judge("GET", &link, response)?;
                 Ok(self.resource(&link, &response)?.value)
@@ -481,7 +483,6 @@ impl Redfish {
                 break;
             }
         }
-        self.auth = before;
         let root = answer?;
         self.root = Some(root.clone());
         Ok(root)
@@ -510,7 +511,7 @@ impl Redfish {
         };
         let password = Zeroizing::new(String::from_utf8_lossy(self.credential.password.expose()).into_owned());
         let body = json!({ "UserName": self.credential.user, "Password": password.as_str() });
-        let response = self.send(Method::POST, &sessions, Vec::new(), Some(&body)).await;
+        let response = self.send_plain(Method::POST, &sessions, Vec::new(), Some(&body)).await;
         drop_secret(body);
         let response = match response {
             Ok(response) => response,
@@ -554,11 +555,9 @@ impl Redfish {
 
     /// Whether the account and its password are accepted now: a fresh login, whatever session is open.
     pub(super) async fn accepts(&mut self, credential: &Credential) -> Result<bool, RedfishError> {
-        let before = (std::mem::replace(&mut self.auth, Auth::Basic), self.credential.clone());
-        self.credential = credential.clone();
         let systems = self.link("/redfish/v1/Systems")?;
-        let answer = self.send(Method::GET, &systems, Vec::new(), None).await;
-        (self.auth, self.credential) = before;
+        let headers = vec![(header::AUTHORIZATION, basic(credential))];
+        let answer = self.send_plain(Method::GET, &systems, headers, None).await;
         match answer?.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Ok(false),
             status if status.is_success() => Ok(true),
@@ -587,6 +586,15 @@ impl Redfish {
         }
         self.keeper.0.forget();
     }
+}
+
+fn basic(credential: &Credential) -> HeaderValue {
+    let mut plain = Zeroizing::new(credential.user.clone().into_bytes());
+    plain.push(b':');
+    plain.extend_from_slice(credential.password.expose());
+    let text = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&*plain)));
+    // Base64 is always a header.
+    secret_header(text.as_bytes()).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// A header that no log shows.

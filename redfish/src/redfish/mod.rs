@@ -27,7 +27,7 @@ pub use client::{Credential, Options, Redfish, look};
 pub use error::RedfishError;
 pub use facts::{EtagUse, Facts};
 pub use http::{HttpError, Patience};
-pub use keeper::{KeptSession, NoKeeper, SessionKeeper};
+pub use keeper::{KeptSession, MemoryKeeper, NoKeeper, SessionKeeper};
 pub use link::{BadLink, Link, Origin};
 pub use media::Media;
 pub use message::Messages;
