@@ -10,6 +10,7 @@ pub mod reading;
 pub mod reserve;
 mod schema;
 pub mod secret;
+pub mod session_keeper;
 pub mod sqlite;
 
 use healing::command::{Intent, Notice};
