@@ -10,9 +10,11 @@
 pub mod boot;
 pub mod controller;
 pub mod discipline;
+pub mod discover;
 pub mod endpoint;
 pub mod health;
 pub mod ipmi;
+pub mod known_bad;
 pub mod poll;
 pub mod power;
 pub mod quirk;

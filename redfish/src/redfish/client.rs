@@ -569,6 +569,12 @@ impl Redfish {
         }
     }
 
+    /// Asks without a credential and gives the status.
+    pub(super) async fn ask_as_stranger(&mut self, path: &str) -> Result<u16, RedfishError> {
+        let link = self.link(path)?;
+        Ok(self.send_plain(Method::GET, &link, Vec::new(), None).await?.status.as_u16())
+    }
+
     /// Whether a session is open, and whether this process opened it.
     #[must_use]
     pub fn session(&self) -> Option<bool> {

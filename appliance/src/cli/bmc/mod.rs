@@ -2,10 +2,13 @@
 //! the appliance needs.
 
 mod boot;
+mod console;
+mod discover;
 mod identify;
 mod media;
 mod place;
 mod power;
+mod probe;
 mod show;
 
 use super::output::Exit;
@@ -62,6 +65,21 @@ pub(super) enum Bmc {
         #[command(flatten)]
         place: Place,
     },
+    /// What the BMC can do, found by reading alone, and what is open about it that should not be.
+    Probe {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// The serial console over IPMI, until `~.` at the beginning of a line, or the end of the input.
+    Console {
+        /// Ends another session's console, if there is one.
+        #[arg(long)]
+        take_over: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Asks subnets, without any credential, which addresses have a BMC.
+    Discover(discover::Discover),
     /// The virtual drive: puts an image in by its URL, or ejects it.
     Media {
         /// What is done.
@@ -83,6 +101,9 @@ impl Bmc {
 
     async fn drive(self) -> anyhow::Result<Exit> {
         let (place, privilege) = match &self {
+            Bmc::Probe { place } => return self.within(probe::run(place)).await,
+            Bmc::Console { take_over, place } => return console::run(place, *take_over).await,
+            Bmc::Discover(discover) => return discover.run().await,
             Bmc::Power { place, .. } | Bmc::Boot { place, .. } | Bmc::Media { place, .. } => (place, place::OPERATOR),
             Bmc::Identify { place } | Bmc::Sel { place, .. } | Bmc::Sensors { place } => (place, place::USER),
         };
@@ -90,6 +111,8 @@ impl Bmc {
         let mut bmc = place.open(privilege).await?;
         let work = async {
             match &self {
+                // Left above.
+                Bmc::Probe { .. } | Bmc::Console { .. } | Bmc::Discover(_) => Ok(Exit::Ok),
                 Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
                 Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
                 Bmc::Boot { what, loads, legacy, place } => {
@@ -100,15 +123,21 @@ impl Bmc {
                 Bmc::Media { what, image, place } => media::run(&mut *bmc, *what, image.as_deref(), place.output).await,
             }
         };
-        let done = tokio::time::timeout(self.limit(), work).await.unwrap_or_else(|_| {
-            Err(anyhow::anyhow!(
-                "the BMC took more than {} s; what was sent last may have been done: read before anything else",
-                self.limit().as_secs()
-            ))
-        });
+        let done = self.within(work).await;
         // A BMC that does not answer keeps its session until it forgets it.
         let _ = tokio::time::timeout(CLOSE_LIMIT, bmc.close()).await;
         done
+    }
+
+    /// Ends the work at its limit.
+    async fn within(&self, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+        let limit = self.limit();
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            Err(anyhow::anyhow!(
+                "the BMC took more than {} s; what was sent last may have been done: read before anything else",
+                limit.as_secs()
+            ))
+        })
     }
 
     /// How long all of it may take. Power has deadlines of its own within this.
@@ -116,7 +145,7 @@ impl Bmc {
         match self {
             Bmc::Power { what: power::What::Cycle | power::What::GracefulOff, .. } | Bmc::Media { .. } => LONG_LIMIT,
             // A boot from a URL inserts the image first.
-            Bmc::Boot { loads: Some(_), .. } | Bmc::Sel { .. } => LONG_LIMIT,
+            Bmc::Boot { loads: Some(_), .. } | Bmc::Sel { .. } | Bmc::Probe { .. } => LONG_LIMIT,
             _ => LIMIT,
         }
     }

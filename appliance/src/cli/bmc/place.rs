@@ -22,6 +22,8 @@ const AUTHORITIES_BYTES_MAX: u64 = 1 << 20;
 
 /// What reading needs.
 pub(super) const USER: Privilege = Privilege::User;
+/// What the list of users needs.
+pub(super) const ADMINISTRATOR: Privilege = Privilege::Administrator;
 /// What switching needs.
 pub(super) const OPERATOR: Privilege = Privilege::Operator;
 
@@ -53,8 +55,28 @@ pub(in crate::cli) struct Place {
     pub(super) output: Format,
 }
 
+/// A BMC, open or ready to be asked.
+pub(super) enum Opened {
+    Ipmi(Box<Client>),
+    Redfish(Box<Redfish>),
+}
+
 impl Place {
     pub(super) async fn open(&self, privilege: Privilege) -> anyhow::Result<Box<dyn Controller>> {
+        Ok(match self.open_as(privilege).await? {
+            Opened::Ipmi(client) => client,
+            Opened::Redfish(client) => client,
+        })
+    }
+
+    /// The account's name and the address behind the URL.
+    pub(super) async fn endpoint(&self) -> anyhow::Result<(Endpoint, SocketAddr)> {
+        let endpoint: Endpoint = self.url.parse().map_err(|why| Usage(format!("--url: {why}")))?;
+        let address = resolve(&endpoint).await?;
+        Ok((endpoint, address))
+    }
+
+    pub(super) async fn open_as(&self, privilege: Privilege) -> anyhow::Result<Opened> {
         let endpoint: Endpoint = self.url.parse().map_err(|why| Usage(format!("--url: {why}")))?;
         let password = self.password()?;
         match endpoint.protocol {
@@ -74,7 +96,7 @@ impl Place {
                     Login::new(endpoint.user.clone(), password, privilege).map_err(|why| Usage(why.to_string()))?;
                 let address = resolve(&endpoint).await?;
                 let patience = ipmi::client::Patience::default();
-                Ok(Box::new(Client::open(address, &login, &Suite::PREFERENCE, patience).await?))
+                Ok(Opened::Ipmi(Box::new(Client::open(address, &login, &Suite::PREFERENCE, patience).await?)))
             }
             Protocol::Redfish => {
                 std::str::from_utf8(password.expose())
@@ -105,7 +127,7 @@ impl Place {
                     keeper: Arc::new(NoKeeper),
                     facts: Facts { chassis_unrelated: self.ignore_chassis, ..Facts::default() },
                 };
-                Ok(Box::new(Redfish::new(address, &endpoint.host, credential, options)?))
+                Ok(Opened::Redfish(Box::new(Redfish::new(address, &endpoint.host, credential, options)?)))
             }
         }
     }
