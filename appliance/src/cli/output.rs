@@ -100,7 +100,7 @@ impl Default for Progress {
     }
 }
 
-/// A table in plain columns: the first is left-aligned, the rest right-aligned.
+/// A table in plain columns: the first is left-aligned, the rest too, but for those that hold numbers only.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let columns = head.len();
@@ -109,11 +109,18 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {
         cells.chain([head[column].chars().count()]).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
+    let numeric = |column: usize| {
+        let mut cells = rows.iter().filter_map(|row| row.get(column)).filter(|cell| !cell.is_empty()).peekable();
+        let begins = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.');
+        let some = cells.peek().is_some();
+        some && cells.all(begins)
+    };
+    let right: Vec<bool> = (0..columns).map(|column| column > 0 && numeric(column)).collect();
     let line = |cells: Vec<&str>| {
         let mut text = String::new();
         for (column, cell) in cells.iter().enumerate().take(columns) {
             let pad = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-            let cell = if column == 0 { format!("  {cell}{pad}") } else { format!("  {pad}{cell}") };
+            let cell = if right[column] { format!("  {pad}{cell}") } else { format!("  {cell}{pad}") };
             text.push_str(&cell);
         }
         text.truncate(text.trim_end().len());
@@ -140,5 +147,7 @@ mod tests {
     fn a_table_aligns_words_left_and_numbers_right() {
         let rows = vec![vec!["kernel-dead".to_owned(), "7".to_owned()], vec!["blind".to_owned(), "123".to_owned()]];
         assert_eq!(table(&["diagnosis", "n"], &rows), "  diagnosis      n\n  kernel-dead    7\n  blind        123\n");
+        let rows = vec![vec!["fan".to_owned(), "ok".to_owned()], vec!["psu".to_owned(), "critical".to_owned()]];
+        assert_eq!(table(&["sensor", "state"], &rows), "  sensor  state\n  fan     ok\n  psu     critical\n");
     }
 }
