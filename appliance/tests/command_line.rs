@@ -125,7 +125,7 @@ fn a_bmc_is_refused_before_anything_is_sent_and_no_password_is_repeated() {
         ("ipmi://admin:hunter2@192.0.2.1", Some("hunter2"), "holds a password"),
         ("ipmi://192.0.2.1", Some("hunter2"), "names no user"),
         ("https://admin@192.0.2.1", Some("hunter2"), "begins with ipmi://"),
-        ("redfish://admin@192.0.2.1", Some("hunter2"), "redfish:// follows"),
+        ("redfish://admin@192.0.2.1", Some("hunter2"), "--tls-accept-new"),
         ("ipmi://admin@192.0.2.1", None, "--password-file"),
         ("ipmi://admin@192.0.2.1", Some(""), "password is empty"),
         ("ipmi://admin@192.0.2.1", Some(long.as_str()), "longer than 20 bytes"),
@@ -135,6 +135,17 @@ fn a_bmc_is_refused_before_anything_is_sent_and_no_password_is_repeated() {
         assert_eq!(code, Some(2), "{url}: {said}");
         assert!(said.contains(word), "{url}: {said}");
         assert!(!said.contains("hunter2") && !said.contains(&long), "{said}");
+    }
+    for (arguments, word) in [
+        (&["ipmi://admin@192.0.2.1", "--tls-accept-new"][..], "belongs to redfish://"),
+        (&["redfish://admin@192.0.2.1", "--tls-pin", "sha256:12"], "64 hexadecimal digits"),
+        (&["redfish://admin@192.0.2.1", "--ca", "/nonexistent/ca.pem"], "/nonexistent/ca.pem"),
+        (&["redfish://admin@192.0.2.1", "--ca", "/dev/zero"], "longer than"),
+        (&["ipmi://admin@192.0.2.1", "--password-file", "/dev/zero"], "longer than"),
+    ] {
+        let (code, said) = told(arguments, Some("hunter2"));
+        assert_eq!(code, Some(2), "{arguments:?}: {said}");
+        assert!(said.contains(word) && !said.contains("hunter2"), "{arguments:?}: {said}");
     }
     let (code, said) = told(&["ipmi://admin@192.0.2.1", "--password-file", "/nonexistent/password"], None);
     assert_eq!(code, Some(2), "{said}");

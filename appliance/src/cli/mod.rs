@@ -57,10 +57,19 @@ impl Cli {
 pub fn exit_of(error: &anyhow::Error) -> Exit {
     let nothing_there = matches!(error.downcast_ref(), Some(JournalError::NoDatabase(_)));
     let usage = error.is::<policy_file::PolicyFileError>() || error.is::<Usage>() || nothing_there;
-    if usage { Exit::Usage } else { Exit::Failed }
+    match () {
+        () if usage => Exit::Usage,
+        () if error.is::<Forbidden>() => Exit::Refused,
+        () => Exit::Failed,
+    }
 }
 
 /// A command line that is understood but cannot be carried out as it stands.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(String);
+
+/// What a rule of safety forbids.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Forbidden(String);

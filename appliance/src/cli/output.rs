@@ -14,6 +14,8 @@ pub enum Exit {
     Failed,
     /// The command line or a file it names is wrong.
     Usage,
+    /// A rule forbids it.
+    Refused,
 }
 
 impl From<Exit> for ExitCode {
@@ -22,6 +24,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => ExitCode::SUCCESS,
             Exit::Failed => ExitCode::from(1),
             Exit::Usage => ExitCode::from(2),
+            Exit::Refused => ExitCode::from(3),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! It must never know why anything was decided: it keeps entries as they are given, in one durable transaction a group.
 
 pub mod audit;
+pub mod bmc_registry;
 pub mod lock;
 pub mod memory;
 pub mod reading;

@@ -53,7 +53,7 @@ pub(super) fn wrong(error: &sqlx::Error) -> JournalError {
     }
 }
 
-trait OrWrong<T> {
+pub(super) trait OrWrong<T> {
     fn or_wrong(self) -> Result<T, JournalError>;
 }
 
@@ -155,7 +155,7 @@ impl SqliteJournal {
         Ok(SqliteJournal { directory, connection: Some(connection), reserve, fresh, restored, sealer, audit_seed })
     }
 
-    async fn connection(&mut self) -> Result<&mut SqliteConnection, JournalError> {
+    pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, JournalError> {
         if self.connection.is_none() {
             self.connection = Some(connect(&database(self.directory.path())).await?);
         }

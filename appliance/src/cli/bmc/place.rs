@@ -1,7 +1,8 @@
 //! Which BMC, with which password, and whom to believe.
 
-use crate::cli::Usage;
 use crate::cli::output::{Format, talk};
+use crate::cli::{Forbidden, Usage};
+use crate::store::bmc_registry::holder;
 use anyhow::Context;
 use bmc::controller::Controller;
 use bmc::endpoint::{Endpoint, Protocol};
@@ -50,6 +51,9 @@ pub(in crate::cli) struct Place {
     /// Redfish: the chassis keeps its power while the system is off, as you have seen: it does not count.
     #[arg(long)]
     ignore_chassis: bool,
+    /// The data directory of an appliance on this machine: a BMC that it holds is refused here.
+    #[arg(long, value_name = "DIR", env = "RACKMEDIC_DATA_DIR", default_value = "/var/lib/rackmedic")]
+    data_dir: PathBuf,
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(super) output: Format,
@@ -72,7 +76,7 @@ impl Place {
     /// The account's name and the address behind the URL.
     pub(super) async fn endpoint(&self) -> anyhow::Result<(Endpoint, SocketAddr)> {
         let endpoint: Endpoint = self.url.parse().map_err(|why| Usage(format!("--url: {why}")))?;
-        let address = resolve(&endpoint).await?;
+        let address = self.free(&endpoint).await?;
         Ok((endpoint, address))
     }
 
@@ -94,7 +98,7 @@ impl Place {
                 }
                 let login =
                     Login::new(endpoint.user.clone(), password, privilege).map_err(|why| Usage(why.to_string()))?;
-                let address = resolve(&endpoint).await?;
+                let address = self.free(&endpoint).await?;
                 let patience = ipmi::client::Patience::default();
                 Ok(Opened::Ipmi(Box::new(Client::open(address, &login, &Suite::PREFERENCE, patience).await?)))
             }
@@ -107,7 +111,7 @@ impl Place {
                                 or see and believe what it shows now with --tls-accept-new";
                     return Err(Usage(text.to_owned()).into());
                 }
-                let address = resolve(&endpoint).await?;
+                let address = self.free(&endpoint).await?;
                 let patience = redfish::Patience::default();
                 let trust = match (roots, self.tls_pin) {
                     (Some(roots), _) => Trust::Authorities(Arc::new(roots)),
@@ -129,6 +133,26 @@ impl Place {
                 };
                 Ok(Opened::Redfish(Box::new(Redfish::new(address, &endpoint.host, credential, options)?)))
             }
+        }
+    }
+
+    /// The address, unless an appliance here holds that BMC (rule 60): past its journal and its lease nobody presses its
+    /// buttons.
+    async fn free(&self, endpoint: &Endpoint) -> anyhow::Result<SocketAddr> {
+        let address = resolve(endpoint).await?;
+        match holder(&self.data_dir, address).await {
+            Ok(None) => Ok(address),
+            Ok(Some(host)) => Err(Forbidden(format!(
+                "the appliance of {} holds this BMC, for host {}: switch it through the appliance, which keeps its journal and its rules",
+                self.data_dir.display(),
+                host.0
+            ))
+            .into()),
+            Err(why) => Err(Forbidden(format!(
+                "whether the appliance of {} holds this BMC cannot be read ({why}); repair that, or name another --data-dir if it is not of this machine",
+                self.data_dir.display()
+            ))
+            .into()),
         }
     }
 

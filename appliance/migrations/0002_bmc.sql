@@ -1,0 +1,7 @@
+-- The BMCs that this appliance holds. Whoever else speaks to them by hand does so past its journal and its rules.
+CREATE TABLE bmc (
+    address TEXT    NOT NULL,
+    port    INTEGER NOT NULL,
+    host    INTEGER NOT NULL,
+    PRIMARY KEY (address, port)
+) STRICT;
