@@ -153,6 +153,10 @@ async fn run(case: &Case, certificate: &Certificate) -> (String, Option<String>)
 
 #[test]
 fn the_lie_matrix() {
+    if std::env::var_os("RACKMEDIC_LIES").is_some_and(|value| value == "elsewhere") {
+        eprintln!("not run here: RACKMEDIC_LIES says that it runs elsewhere");
+        return;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let certificate = Certificate::make().unwrap();
