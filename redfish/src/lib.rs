@@ -20,6 +20,7 @@ pub mod power;
 pub mod quirk;
 pub mod reading;
 pub mod redfish;
+pub mod rotation;
 pub mod secret;
 pub mod station;
 
@@ -27,4 +28,5 @@ pub use controller::{BmcError, Controller};
 pub use endpoint::Endpoint;
 pub use power::PowerCommand;
 pub use reading::{OffCause, Power, Reading, Readings, Source};
+pub use rotation::Rotation;
 pub use secret::Secret;

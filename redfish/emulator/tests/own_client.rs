@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bmc::boot::{BootDevice, BootLasts, BootMode};
-use bmc::redfish::{Credential, EtagUse, Facts, NoKeeper, Options, Patience, Redfish, Rotation, Trust};
-use bmc::{Power, PowerCommand, Secret};
+use bmc::redfish::{Credential, EtagUse, Facts, NoKeeper, Options, Patience, Redfish, Trust};
+use bmc::{Power, PowerCommand, Rotation, Secret};
 use bmc_emulator::{Certificate, Emulator, Setup, by_name};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -127,4 +127,41 @@ async fn a_password_is_changed_only_when_the_new_one_is_accepted() {
         new.readings().await.unwrap();
         new.close().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_changed_over_ipmi_too() {
+    use bmc::ipmi::client::Patience;
+    use bmc::ipmi::rotate::rotate_password;
+    let certificate = Certificate::make().unwrap();
+    let emulator = Emulator::start(Setup::of(by_name("dell_r750").unwrap()), &certificate).await.unwrap();
+    let secret = |text: &str| Secret::new(text.as_bytes().to_vec());
+    let patience = Patience { retry: Duration::from_millis(500), tries: 3 };
+    let (old, new) = (secret("secret-of-a-bmc"), secret("another-secret-of-20"));
+    let long = rotate_password(emulator.ipmi(), "admin", &old, &secret("longer than twenty bytes"), patience).await;
+    assert!(matches!(long, Rotation::Unchanged { .. }), "{long:?}");
+    let done = rotate_password(emulator.ipmi(), "admin", &old, &new, patience).await;
+    assert!(matches!(done, Rotation::Done), "{done:?}");
+    let again = rotate_password(emulator.ipmi(), "admin", &old, &new, patience).await;
+    assert!(matches!(again, Rotation::Unchanged { .. }), "{again:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_a_killed_process_left_goes_with_its_idle_time() {
+    use bmc::ipmi::client::{Client, IpmiError, Patience};
+    use bmc::ipmi::crypto::Suite;
+    use bmc::ipmi::handshake::{Login, LoginError, Privilege};
+    let certificate = Certificate::make().unwrap();
+    let mut setup = Setup::of(by_name("dell_r750").unwrap());
+    (setup.spec.bmc_sessions_max, setup.spec.bmc_session_idle_ms) = (1, 2_000);
+    let emulator = Emulator::start(setup, &certificate).await.unwrap();
+    let login = Login::new("admin".to_owned(), Secret::new(b"secret-of-a-bmc".to_vec()), Privilege::Operator).unwrap();
+    let open = || Client::open(emulator.ipmi(), &login, &Suite::PREFERENCE, Patience::default());
+    // Dropped without a word, as by a kill.
+    drop(open().await.unwrap());
+    let full = open().await;
+    assert!(matches!(full, Err(IpmiError::Login { source: LoginError::NoSessions, .. })), "{full:?}");
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    open().await.unwrap().close().await;
+    open().await.unwrap().close().await;
 }

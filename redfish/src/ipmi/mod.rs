@@ -22,6 +22,7 @@ pub mod event;
 mod event_tables;
 pub mod frame;
 pub mod handshake;
+pub mod rotate;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod scripted;

@@ -5,25 +5,9 @@ use super::error::RedfishError;
 use super::link::Link;
 use super::walk::Walk;
 use crate::Secret;
+use crate::rotation::Rotation;
 use serde_json::json;
 use zeroize::Zeroizing;
-
-/// What became of a change of password. The caller keeps both passwords, sealed, until it knows.
-#[derive(Debug)]
-pub enum Rotation {
-    /// The new one is accepted; the old one is not needed any more.
-    Done,
-    /// The old one is still the one.
-    Unchanged {
-        /// Why.
-        reason: RedfishError,
-    },
-    /// Neither is known to be accepted: both must be kept, and a person told.
-    Unknown {
-        /// Why.
-        reason: RedfishError,
-    },
-}
 
 impl Redfish {
     /// Whether the account is accepted now. Tried once.
@@ -39,7 +23,7 @@ impl Redfish {
     pub async fn rotate_password(&mut self, new: &Secret) -> Rotation {
         let account = match self.account().await {
             Ok(account) => account,
-            Err(reason) => return Rotation::Unchanged { reason },
+            Err(why) => return Rotation::Unchanged { reason: why.into() },
         };
         let old = self.credential.clone();
         let set = self.set_password(&account, new).await;
@@ -47,7 +31,7 @@ impl Redfish {
             Ok(()) => None,
             // Whether it was done shows at the login.
             Err(why) if why.may_have_been_done() => Some(why),
-            Err(reason) => return Rotation::Unchanged { reason },
+            Err(why) => return Rotation::Unchanged { reason: why.into() },
         };
         let fresh = Credential { user: old.user.clone(), password: new.clone() };
         match self.accepts(&fresh).await {
@@ -56,14 +40,14 @@ impl Redfish {
                 return Rotation::Done;
             }
             Ok(false) => {}
-            Err(reason) => return Rotation::Unknown { reason },
+            Err(why) => return Rotation::Unknown { reason: why.into() },
         }
         let refused = || RedfishError::NotSet {
             address: self.address(),
             what: "a new password".to_owned(),
             seen: "the login with it refused".to_owned(),
         };
-        let reason = lost.unwrap_or_else(refused);
+        let reason = lost.unwrap_or_else(refused).into();
         // Cut to another length, or kept as it was: the session in use may still undo it.
         let _ = self.set_password(&account, &old.password).await;
         match self.accepts(&old).await {

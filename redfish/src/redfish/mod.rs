@@ -24,7 +24,6 @@ mod tls;
 mod unclean;
 mod walk;
 
-pub use account::Rotation;
 pub use client::{Credential, Options, Redfish, look};
 pub use error::RedfishError;
 pub use facts::{EtagUse, Facts};

@@ -1,11 +1,13 @@
 //! `rackmedic bmc`: one BMC by hand. A bench tool: what it says of *off* is a verdict over readings, never the proof that
 //! the appliance needs.
 
+mod account;
 mod boot;
 mod console;
 mod discover;
 mod identify;
 mod media;
+mod outlet;
 mod place;
 mod power;
 mod probe;
@@ -14,6 +16,7 @@ mod show;
 use super::output::Exit;
 use clap::Subcommand;
 use place::Place;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// For a verb of a few requests.
@@ -78,6 +81,27 @@ pub(super) enum Bmc {
         #[command(flatten)]
         place: Place,
     },
+    /// The account in use: whether it is accepted, or another password for it.
+    Account {
+        /// What is done.
+        #[arg(value_enum)]
+        what: account::What,
+        /// A file with the new password in its first line, for `rotate`.
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Outlets of a power distribution unit over Redfish.
+    Outlet {
+        /// What is done.
+        #[arg(value_enum)]
+        what: outlet::What,
+        /// The outlet's link, as `list` prints it.
+        outlet: Option<String>,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Asks subnets, without any credential, which addresses have a BMC.
     Discover(discover::Discover),
     /// The virtual drive: puts an image in by its URL, or ejects it.
@@ -102,6 +126,12 @@ impl Bmc {
     async fn drive(self) -> anyhow::Result<Exit> {
         let (place, privilege) = match &self {
             Bmc::Probe { place } => return self.within(probe::run(place)).await,
+            Bmc::Account { what, new_password_file, place } => {
+                return self.within(account::run(place, *what, new_password_file.as_deref())).await;
+            }
+            Bmc::Outlet { what, outlet, place } => {
+                return self.within(outlet::run(place, *what, outlet.as_deref())).await;
+            }
             Bmc::Console { take_over, place } => return console::run(place, *take_over).await,
             Bmc::Discover(discover) => return discover.run().await,
             Bmc::Power { place, .. } | Bmc::Boot { place, .. } | Bmc::Media { place, .. } => (place, place::OPERATOR),
@@ -112,7 +142,11 @@ impl Bmc {
         let work = async {
             match &self {
                 // Left above.
-                Bmc::Probe { .. } | Bmc::Console { .. } | Bmc::Discover(_) => Ok(Exit::Ok),
+                Bmc::Probe { .. }
+                | Bmc::Account { .. }
+                | Bmc::Outlet { .. }
+                | Bmc::Console { .. }
+                | Bmc::Discover(_) => Ok(Exit::Ok),
                 Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
                 Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
                 Bmc::Boot { what, loads, legacy, place } => {

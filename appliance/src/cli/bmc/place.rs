@@ -163,21 +163,32 @@ impl Place {
         Ok(Some(bmc::redfish::authorities(&pem).map_err(|why| cannot(&why))?))
     }
 
-    fn password(&self) -> anyhow::Result<Secret> {
-        let bytes = match &self.password_file {
-            Some(path) => limited(path, PASSWORD_FILE_BYTES_MAX)
-                .map_err(|why| Usage(format!("--password-file {}: {why}", path.display())))?,
-            None => std::env::var_os("RACKMEDIC_BMC_PASSWORD").map(std::ffi::OsString::into_encoded_bytes).ok_or_else(
-                || Usage("no password: name a file with --password-file or set RACKMEDIC_BMC_PASSWORD".to_owned()),
-            )?,
-        };
-        let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            return Err(Usage("the password is empty: the account of a BMC without one is not used".to_owned()).into());
+    pub(super) fn password(&self) -> anyhow::Result<Secret> {
+        match &self.password_file {
+            Some(path) => password_of(path, "--password-file"),
+            None => {
+                let told = std::env::var_os("RACKMEDIC_BMC_PASSWORD").map(std::ffi::OsString::into_encoded_bytes);
+                let missing = "no password: name a file with --password-file or set RACKMEDIC_BMC_PASSWORD";
+                first_line(&told.ok_or_else(|| Usage(missing.to_owned()))?)
+            }
         }
-        Ok(Secret::new(line.to_vec()))
     }
+}
+
+/// A password in the first line of a file; `option` is named where it cannot be read.
+pub(super) fn password_of(path: &std::path::Path, option: &str) -> anyhow::Result<Secret> {
+    let bytes =
+        limited(path, PASSWORD_FILE_BYTES_MAX).map_err(|why| Usage(format!("{option} {}: {why}", path.display())))?;
+    first_line(&bytes)
+}
+
+fn first_line(bytes: &[u8]) -> anyhow::Result<Secret> {
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.is_empty() {
+        return Err(Usage("the password is empty: the account of a BMC without one is not used".to_owned()).into());
+    }
+    Ok(Secret::new(line.to_vec()))
 }
 
 /// Reads a small file; a pipe or device that never ends is cut off.

@@ -70,7 +70,7 @@ pub(super) fn hex(bytes: [u8; 16]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn word(power: Power) -> &'static str {
+pub(super) fn word(power: Power) -> &'static str {
     match power {
         Power::On => "on",
         Power::Off => "off",
