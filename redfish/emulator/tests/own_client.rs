@@ -90,7 +90,9 @@ async fn every_verb_at_every_make() {
 async fn a_boot_uses_the_override_up() {
     let certificate = Certificate::make().unwrap();
     let mut setup = Setup { off: true, ..Setup::of(by_name("dell_r750").unwrap()) };
-    (setup.spec.post_ms, setup.spec.network_boot_wait_ms) = ((100, 200), 100);
+    setup.spec.post_ms = (100, 200);
+    setup.spec.network_boot_wait_ms = 100;
+    setup.spec.kernel_ms = (100, 200);
     let emulator = Emulator::start(setup, &certificate).await.unwrap();
     let mut client = client(&emulator, &certificate, "secret-of-a-bmc");
     client
