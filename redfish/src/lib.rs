@@ -21,6 +21,7 @@ pub mod quirk;
 pub mod reading;
 pub mod redfish;
 pub mod rotation;
+pub mod schedule;
 pub mod secret;
 pub mod station;
 

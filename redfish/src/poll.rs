@@ -1,11 +1,10 @@
 //! Looks at all BMCs in turn: each at its own pace, none waiting for another.
 
 use crate::reading::Readings;
+use crate::schedule::Schedule;
 use crate::station::{Skipped, Station};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep_until;
@@ -44,11 +43,18 @@ pub struct Look {
 
 /// A BMC that is looked at.
 #[derive(Debug)]
-pub struct Watched {
-    /// It.
-    pub station: Arc<Station>,
-    suspect: AtomicBool,
+struct Watched {
+    station: Arc<Station>,
     under_way: AtomicBool,
+}
+
+/// Frees a BMC for its next look, whatever ended this one.
+struct UnderWay(Arc<Watched>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.store(false, Ordering::SeqCst);
+    }
 }
 
 /// All of them.
@@ -56,6 +62,7 @@ pub struct Watched {
 pub struct Poller {
     watched: Vec<Arc<Watched>>,
     pace: Pace,
+    changes: Mutex<Vec<(usize, bool)>>,
     changed: Notify,
 }
 
@@ -63,93 +70,51 @@ impl Poller {
     /// Of these.
     #[must_use]
     pub fn new(stations: Vec<Arc<Station>>, pace: Pace) -> Poller {
-        let watched = stations.into_iter().map(|station| {
-            Arc::new(Watched { station, suspect: AtomicBool::new(false), under_way: AtomicBool::new(false) })
-        });
-        Poller { watched: watched.collect(), pace, changed: Notify::new() }
+        let watched =
+            stations.into_iter().map(|station| Arc::new(Watched { station, under_way: AtomicBool::new(false) }));
+        Poller { watched: watched.collect(), pace, changes: Mutex::new(Vec::new()), changed: Notify::new() }
     }
 
     /// Looks at this one in the pace of suspects, or in the healthy one again.
     pub fn suspect(&self, place: usize, suspect: bool) {
-        if let Some(watched) = self.watched.get(place) {
-            watched.suspect.store(suspect, Ordering::Relaxed);
-            self.changed.notify_one();
-        }
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push((place, suspect));
+        self.changed.notify_one();
     }
 
     /// Looks until it is dropped. `saw` is told each look, from several tasks, and must not block.
     pub async fn run(&self, saw: Arc<dyn Fn(Look) + Send + Sync>) {
         let turns = Arc::new(Semaphore::new(self.pace.at_once_max.max(1)));
-        let mut due: BinaryHeap<Reverse<(Instant, usize)>> = BinaryHeap::new();
-        let begun = Instant::now();
-        let count = u32::try_from(self.watched.len().max(1)).unwrap_or(u32::MAX);
-        // Spread over one period: never all at once.
-        for place in 0..self.watched.len() {
-            let offset = self.pace.healthy.mul_f64(place as f64 / f64::from(count));
-            due.push(Reverse((begun + offset, place)));
-        }
+        let mut schedule = Schedule::new(self.watched.len(), self.pace, Instant::now());
         let mut looks = tokio::task::JoinSet::new();
-        let mut suspects: Vec<Option<Instant>> = vec![None; self.watched.len()];
         loop {
             while looks.try_join_next().is_some() {}
-            let Some(Reverse((at, place))) = due.peek().copied() else {
+            let Some(at) = schedule.next_at() else {
                 self.changed.notified().await;
                 continue;
             };
             tokio::select! {
                 () = sleep_until(at.into()) => {}
-                () = self.changed.notified() => {
-                    self.new_suspects(&mut due, &mut suspects);
-                    continue;
-                }
+                () = self.changed.notified() => {}
             }
-            due.pop();
-            let Some(watched) = self.watched.get(place) else { continue };
             let now = Instant::now();
-            let suspect = watched.suspect.load(Ordering::Relaxed);
-            let mut in_pace = suspects.iter().flatten().count();
-            if let Some(slot) = suspects.get_mut(place) {
-                // Not this entry's moment any more: another one stands for it.
-                if slot.is_some_and(|next| next > at) {
-                    continue;
-                }
-                in_pace -= usize::from(slot.is_some());
-                *slot = None;
-                let quick = suspect && in_pace < self.pace.suspects_max;
-                // A little early or late each time, so that equal machines drift apart.
-                let period = if quick { self.pace.suspect } else { self.pace.healthy };
-                let next = now + period.mul_f64(0.95 + 0.1 * f64::from(small_random()) / 255.0);
-                if quick {
-                    *slot = Some(next);
-                }
-                due.push(Reverse((next, place)));
+            let changes = std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner));
+            for (place, suspect) in changes {
+                schedule.suspect(place, suspect, now);
             }
+            let Some(place) = schedule.take(now, f64::from(small_random()) / 255.0) else { continue };
+            let Some(watched) = self.watched.get(place) else { continue };
             // Its last look is still under way: a slow one costs nobody else a turn.
             if watched.under_way.swap(true, Ordering::SeqCst) {
                 continue;
             }
-            let (watched, turns, saw) = (watched.clone(), turns.clone(), saw.clone());
+            let (under_way, turns, saw) = (UnderWay(watched.clone()), turns.clone(), saw.clone());
             looks.spawn(async move {
                 let Ok(_turn) = turns.acquire_owned().await else { return };
                 let asked_at = Instant::now();
-                let result = watched.station.poll(|bmc| bmc.readings()).await;
-                watched.under_way.store(false, Ordering::SeqCst);
+                let result = under_way.0.station.poll(|bmc| bmc.readings()).await;
+                drop(under_way);
                 saw(Look { place, asked_at, at: Instant::now(), result });
             });
-        }
-    }
-
-    /// Those that became suspect are looked at now, not at the end of their healthy period.
-    fn new_suspects(&self, due: &mut BinaryHeap<Reverse<(Instant, usize)>>, suspects: &mut [Option<Instant>]) {
-        let now = Instant::now();
-        let mut in_pace = suspects.iter().flatten().count();
-        for (place, watched) in self.watched.iter().enumerate() {
-            let Some(slot) = suspects.get_mut(place) else { continue };
-            if watched.suspect.load(Ordering::Relaxed) && slot.is_none() && in_pace < self.pace.suspects_max {
-                *slot = Some(now);
-                in_pace += 1;
-                due.push(Reverse((now, place)));
-            }
         }
     }
 }

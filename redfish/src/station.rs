@@ -155,29 +155,33 @@ impl Station {
         let slow = || {
             BmcError::new(Kind::Unknown, format!("not done within {} s; read before anything else", limit.as_secs()))
         };
-        let mut seat = timeout_at(end, self.seat.lock()).await.map_err(|_| slow())?;
-        loop {
-            match self.manners(|discipline| discipline.may(purpose, Instant::now())) {
-                Ok(()) => break,
-                Err(Hold::Until(until)) if tokio::time::Instant::from_std(until) < end => {
-                    sleep_until(until.into()).await
-                }
-                Err(Hold::Until(_)) => {
-                    return Err(BmcError::new(
-                        Kind::Busy(None),
-                        "the BMC is given a pause that is longer than the time for this",
-                    ));
-                }
-                Err(Hold::Credential(_)) => {
-                    let text = "its credential was refused before and is not tried again now, as BMCs lock accounts; give the right one";
-                    return Err(BmcError::new(Kind::Credential, text));
-                }
+        // A fence must not wait for one that only waits: pauses are made without the seat.
+        let (mut seat, fence_came) = loop {
+            self.pause(purpose, end).await?;
+            let seat = timeout_at(end, self.seat.lock()).await.map_err(|_| slow())?;
+            // Told of before the count is looked at, so that none is missed between the two.
+            let fence_came = self.fence_came.notified();
+            if purpose == Purpose::Write && self.fences.load(Ordering::SeqCst) > 0 {
+                drop(seat);
+                tokio::task::yield_now().await;
+                continue;
             }
-        }
+            // Somebody may have written or failed meanwhile.
+            if self.manners(|discipline| discipline.may(purpose, Instant::now())).is_ok() {
+                break (seat, fence_came);
+            }
+        };
         if writes {
             self.manners(|discipline| discipline.writes(Instant::now()));
         }
-        let done = timeout_at(end, self.ask(&mut seat, act)).await;
+        let done = tokio::select! {
+            biased;
+            // What can wait is given up: whether it was done shows when it is read again.
+            () = fence_came, if purpose == Purpose::Write => {
+                return Err(BmcError::new(Kind::Unknown, "given up for a fence; read before anything else"));
+            }
+            done = timeout_at(end, self.ask(&mut seat, act)) => done,
+        };
         if writes {
             // From its end too: a slow one was written to late.
             self.manners(|discipline| discipline.writes(Instant::now()));
@@ -186,6 +190,26 @@ impl Station {
             self.manners(|discipline| discipline.ended(Err(Kind::Unknown), Instant::now(), chance()));
             Err(slow())
         })
+    }
+
+    /// Waits until it may be asked, or says why it may not within the time.
+    async fn pause(&self, purpose: Purpose, end: tokio::time::Instant) -> Result<(), BmcError> {
+        loop {
+            match self.manners(|discipline| discipline.may(purpose, Instant::now())) {
+                Ok(()) => return Ok(()),
+                Err(Hold::Until(until)) if tokio::time::Instant::from_std(until) < end => {
+                    sleep_until(until.into()).await;
+                }
+                Err(Hold::Until(_)) => {
+                    let text = "the BMC is given a pause that is longer than the time for this";
+                    return Err(BmcError::new(Kind::Busy(None), text));
+                }
+                Err(Hold::Credential(_)) => {
+                    let text = "its credential was refused before and is not tried again now, as BMCs lock accounts; give the right one";
+                    return Err(BmcError::new(Kind::Credential, text));
+                }
+            }
+        }
     }
 
     async fn ask<T>(

@@ -132,6 +132,37 @@ async fn a_fence_takes_a_slow_poll_away_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_waits_for_no_write_and_no_pause_of_others() {
+    let certificate = Certificate::make().unwrap();
+    let emulator = emulator(&certificate).await;
+    let trust = Trust::Pin(certificate.fingerprint());
+    let station = Arc::new(Station::new(Box::new(OverRedfish(emulator.redfish(), trust, Arc::default()))));
+    station.poll(|bmc| bmc.readings()).await.unwrap();
+    // A write that takes half a minute.
+    emulator.handle().set(Misbehaviour::ThirtySecondsLate, true);
+    let writing = station.clone();
+    let write =
+        tokio::spawn(async move { writing.write(Duration::from_secs(60), |bmc| bmc.event_log(10)).await.map(drop) });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    emulator.handle().set(Misbehaviour::ThirtySecondsLate, false);
+    let begun = Instant::now();
+    station.fence(false, Duration::from_secs(20), |bmc| bmc.readings()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "the fence took {:?}", begun.elapsed());
+    assert!(matches!(write.await.unwrap(), Err(BmcError { kind: Kind::Unknown, .. })));
+    // A write that waits for a BMC which asked for time.
+    emulator.handle().set(Misbehaviour::Unavailable, true);
+    let _ = station.poll(|bmc| bmc.readings()).await;
+    let waiting = station.clone();
+    let write = tokio::spawn(async move { waiting.write(Duration::from_secs(30), |bmc| bmc.readings()).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    emulator.handle().set(Misbehaviour::Unavailable, false);
+    let begun = Instant::now();
+    station.fence(false, Duration::from_secs(20), |bmc| bmc.readings()).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(4), "the fence took {:?}", begun.elapsed());
+    write.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_tried_once() {
     let certificate = Certificate::make().unwrap();
     let emulator = emulator(&certificate).await;
