@@ -1,5 +1,5 @@
 //! How makes of BMCs differ from the standard, as data. A row says for whom, what, and who reported it; what a row cannot
-//! know is learned while the BMC is used ([`crate::redfish::facts`]).
+//! know is learned while the BMC is used ([`crate::redfish::Facts`]).
 //!
 //! What holds for all is not here but in the code, for nobody is known to suffer by it: action information is followed,
 //! a refused reset type is remembered, an error after `ForceOff` leads to a reading, no `If-Match` on actions, no kept

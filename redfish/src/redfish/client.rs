@@ -345,7 +345,7 @@ impl Redfish {
         Err(RedfishError::Task { address: self.address(), request: request.to_owned(), state, text })
     }
 
-    /// The members of a collection, page after page, as links; at most [`MEMBERS_MAX`].
+    /// The members of a collection, page after page, as links; at most a thousand.
     pub(super) async fn members(&mut self, collection: &Link) -> Result<Vec<Link>, RedfishError> {
         let mut found = Vec::new();
         let mut page = Some(collection.clone());

@@ -16,13 +16,13 @@ pub(super) const MEMBERS_MAX: usize = 1_000;
 /// Why bytes are no resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unreadable {
-    /// Longer than [`BODY_BYTES_MAX`].
+    /// Longer than 4 MiB.
     #[error("the answer is longer than 4 MiB")]
     Long,
-    /// Deeper than [`DEPTH_MAX`].
+    /// Deeper than 64 levels.
     #[error("the answer nests deeper than 64 levels")]
     Deep,
-    /// More than [`VALUES_MAX`].
+    /// More than 200,000 values.
     #[error("the answer holds more than 200,000 values")]
     Many,
     /// No JSON.
@@ -138,12 +138,12 @@ impl<'a> Walk<'a> {
         self.0.and_then(Value::as_bool)
     }
 
-    /// The items of an array, at most [`MEMBERS_MAX`]; nothing of anything else.
+    /// The items of an array, at most a thousand; nothing of anything else.
     pub fn items(self) -> impl Iterator<Item = Walk<'a>> {
         self.0.and_then(Value::as_array).into_iter().flatten().take(MEMBERS_MAX).map(|value| Walk(Some(value)))
     }
 
-    /// The members of an object with their names, at most [`MEMBERS_MAX`].
+    /// The members of an object with their names, at most a thousand.
     pub fn members(self) -> impl Iterator<Item = (&'a str, Walk<'a>)> {
         let object = self.0.and_then(Value::as_object).into_iter().flatten();
         object.take(MEMBERS_MAX).map(|(name, value)| (name.as_str(), Walk(Some(value))))
