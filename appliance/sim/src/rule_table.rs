@@ -121,7 +121,7 @@ rules! {
     29 Steps "Identity is read live before each power write; a speaking host behind an Off freezes all power", "core:perform/off.rs", "checks:fencing.rs";
     30 Steps "Read before write, read back after", "core:perform/on.rs", "checks:fencing.rs";
     31 Core "Found off: on again by itself only after AC loss or a fault; others' changes stop us", "core:heal/power.rs", "checks:fencing.rs";
-    32 Later(3) "One request per BMC, spaced writes, one wrong password", "", "";
+    32 Later(3) "One request per BMC, spaced writes, one wrong password", "redfish/src/discipline.rs", "redfish/emulator/tests/stations.rs";
     33 Steps "No power during firmware tasks, POST or an orderly reboot", "core:perform/off.rs", "checks:evidence.rs";
     34 Steps "Boot order is one-shot and read back", "core:perform/sequence.rs", "checks:fencing.rs";
     35 Later(4) "Boot answers need an unexpired ticket", "", "";
@@ -149,7 +149,7 @@ rules! {
     57 Later(5) "Times to detect, prove, release and recover are exported", "", "";
     58 Core "Cold start: by a person, in order, one power-on per PDU every 5 s", "core:heal/start_cold.rs", "checks:people.rs";
     59 Core "Hosts that carry the appliance are never acted on", "core:gate/people.rs", "checks:people.rs";
-    60 Later(5) "Manual power goes by the same journal, lease and identity check", "", "";
+    60 Later(5) "Manual power goes by the same journal, lease and identity check", "appliance/src/cli/bmc/place.rs", "appliance/tests/bmc_registered.rs";
 }
 
 /// A rule by number.
