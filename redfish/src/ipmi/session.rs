@@ -85,7 +85,10 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(suite: Suite, console_id: u32, bmc_id: u32, k1: Digest, k2: Digest) -> Session {
+    /// A session whose keys are agreed: `k1` signs, `k2` encrypts (section 13.32). Handshakes make them; whoever tests the
+    /// packets of a session may.
+    #[must_use]
+    pub fn new(suite: Suite, console_id: u32, bmc_id: u32, k1: Digest, k2: Digest) -> Session {
         Session { suite, console_id, bmc_id, k1, k2, next_out: 1, highest_in: 0, seen: 0, next_message: 1 }
     }
 
