@@ -11,6 +11,7 @@ mod ipmi;
 mod misbehaviour;
 mod model;
 mod redfish;
+mod serial;
 mod state;
 
 pub use control::serve_control;

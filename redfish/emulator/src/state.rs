@@ -2,6 +2,7 @@
 
 use crate::misbehaviour::Misbehaviour;
 use crate::model::Model;
+use crate::serial::Serial;
 use bmc::Secret;
 use machine::{BmcError, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,6 +88,7 @@ pub(crate) struct State {
     pub(crate) media: Option<String>,
     pub(crate) counted: Counted,
     pub(crate) under_way: u32,
+    pub(crate) serial: Serial,
     pub(crate) version: u64,
 }
 
@@ -107,6 +109,7 @@ impl State {
         if request.writes() {
             self.version += 1;
         }
+        self.settle(at);
         let outcome = self.machine.bmc_request(at, request);
         self.settle(at);
         outcome
@@ -114,7 +117,13 @@ impl State {
 
     /// Lets time pass: a boot uses a one-shot override up.
     pub(crate) fn settle(&mut self, at: u64) {
+        // Change by change: the serial port prints each.
+        while let Some(change_at) = self.machine.next_change_at().filter(|change_at| *change_at <= at) {
+            self.machine.advance(change_at);
+            self.serial.follow(&self.machine);
+        }
         self.machine.advance(at);
+        self.serial.follow(&self.machine);
         let boots = self.machine.boots();
         if boots != self.boots_seen {
             self.boots_seen = boots;
@@ -160,7 +169,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub(crate) fn new(machine: Machine, model: Model, accounts: Vec<Account>) -> Handle {
-        let boots_seen = machine.boots();
+        let (boots_seen, serial) = (machine.boots(), Serial::new(&machine));
         let state = State {
             machine,
             model,
@@ -173,6 +182,7 @@ impl Handle {
             media: None,
             counted: Counted::default(),
             under_way: 0,
+            serial,
             version: 1,
         };
         Handle { state: Arc::new(Mutex::new(state)), began: Instant::now() }
@@ -213,7 +223,12 @@ impl Handle {
     /// Something happens to the host.
     pub fn inject(&self, fault: Fault) {
         let at = self.now();
-        self.lock().machine.inject(at, fault);
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.settle(at);
+        state.serial.strike(&state.machine, fault);
+        state.machine.inject(at, fault);
+        state.settle(at);
     }
 
     /// The BMC itself goes wrong.

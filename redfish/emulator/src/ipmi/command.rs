@@ -81,21 +81,26 @@ pub(super) fn sessionless(handle: &Handle, net_fn: u8, command: u8, data: &[u8])
     }
 }
 
-/// A command within a session.
-pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u8, data: &[u8]) -> Answer {
-    let at = handle.now();
-    let mut state = handle.lock();
-    if state.has(Misbehaviour::IpmiBusy) && (net_fn, command) != (0x06, 0x3c) {
-        return Answer::no(0xc0);
+/// Why a command is not even looked at: the BMC is busy, or the session's privilege is too low.
+pub(super) fn refusal(handle: &Handle, context: &Context, net_fn: u8, command: u8) -> Option<Answer> {
+    if handle.lock().has(Misbehaviour::IpmiBusy) && (net_fn, command) != (0x06, 0x3c) {
+        return Some(Answer::no(0xc0));
     }
     let needs = match (net_fn, command) {
         (0x00, 0x02 | 0x08) => 3,
-        (0x06, 0x02 | 0x45 | 0x47) | (0x0a, 0x47) => 4,
+        (0x06, 0x02 | 0x43 | 0x45 | 0x47 | 0x4c) | (0x0a, 0x47) | (0x0c, 0x01 | 0x21) => 4,
         _ => 1,
     };
-    if context.privilege < needs {
-        return Answer::no(PRIVILEGE);
+    (context.privilege < needs).then(|| Answer::no(PRIVILEGE))
+}
+
+/// A command within a session.
+pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u8, data: &[u8]) -> Answer {
+    if let Some(refusal) = refusal(handle, context, net_fn, command) {
+        return refusal;
     }
+    let at = handle.now();
+    let mut state = handle.lock();
     match (net_fn, command) {
         (0x06, 0x01) => device_id(&state),
         (0x06, 0x02) => simple(&mut state, at, BmcRequest::Reset),
