@@ -137,7 +137,7 @@ async fn refused_characters_and_a_host_without_power_end_a_write() {
     let mut console = client(&emulator, Suite::Sha256).await.console(false).await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(300), console.write(b"late.")).await;
     assert!(early.is_err());
-    emulator.handle().behave();
+    emulator.handle().set(Misbehaviour::IpmiSolNack, false);
     console.write(b"end.").await.unwrap();
     assert_eq!(until(&mut console, "end.").await, "late.end.");
     console.close().await;
@@ -223,13 +223,20 @@ async fn freeipmi_has_the_console() {
     if missing("ipmiconsole") || missing("script") {
         return;
     }
+    // It knows one port, which not everybody may listen at.
+    let setup = Setup { ipmi_port: 623, ..Setup::of(by_name("dell_r750").unwrap()) };
+    let emulator = match Emulator::start(setup, &Certificate::make().unwrap()).await {
+        Ok(emulator) => emulator,
+        Err(why) => {
+            eprintln!("not run: {why}");
+            return;
+        }
+    };
     for suite in ["17", "3"] {
-        let emulator = emulator(false).await;
-        let port = emulator.ipmi().port();
-        let command = format!("ipmiconsole -h 127.0.0.1:{port} -u admin -p {PASSWORD} -I {suite}");
+        let command = format!("ipmiconsole -h 127.0.0.1 -u admin -p {PASSWORD} -I {suite}");
         let dialog = [("SOL established", "echo of freeipmi"), ("of freeipmi", "\r&.")];
         let seen = on_terminal(&command, &dialog).await;
-        assert!(seen.contains("closed"), "{seen}");
+        assert!(seen.contains("closing the connection"), "{seen}");
         client(&emulator, Suite::Sha256).await.console(false).await.unwrap().close().await;
     }
 }
