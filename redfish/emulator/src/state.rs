@@ -4,7 +4,7 @@ use crate::misbehaviour::Misbehaviour;
 use crate::model::Model;
 use crate::serial::Serial;
 use bmc::Secret;
-use machine::{BmcError, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power};
+use machine::{BmcError, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power, StageRead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ pub(crate) struct State {
     pub(crate) sessions: Vec<Session>,
     pub(crate) tasks: BTreeMap<u32, bool>,
     pub(crate) boot: Boot,
-    pub(crate) boots_seen: u64,
+    in_post: bool,
     pub(crate) media: Option<String>,
     pub(crate) counted: Counted,
     pub(crate) under_way: u32,
@@ -120,19 +120,26 @@ impl State {
         // Change by change: the serial port prints each.
         while let Some(change_at) = self.machine.next_change_at().filter(|change_at| *change_at <= at) {
             self.machine.advance(change_at);
-            self.serial.follow(&self.machine);
+            self.follow();
         }
         self.machine.advance(at);
+        self.follow();
+        if self.boot.ipmi_expires && at > self.boot.ipmi_set_at_ms + 60_000 {
+            self.boot.ipmi = [0; 5];
+        }
+    }
+
+    /// Takes note of where the machine is on its way. Firmware that is through with its self test has used an override up,
+    /// long before a kernel runs.
+    fn follow(&mut self) {
         self.serial.follow(&self.machine);
-        let boots = self.machine.boots();
-        if boots != self.boots_seen {
-            self.boots_seen = boots;
+        let stage = self.machine.bmc_stage(self.machine.now());
+        let booting = self.in_post && matches!(stage, StageRead::Starting | StageRead::Running);
+        self.in_post = stage == StageRead::Post;
+        if booting {
             if self.boot.enabled == "Once" {
                 self.boot = Boot { mode: self.boot.mode.clone(), ..Boot::default() };
             }
-            self.boot.ipmi = [0; 5];
-        }
-        if self.boot.ipmi_expires && at > self.boot.ipmi_set_at_ms + 60_000 {
             self.boot.ipmi = [0; 5];
         }
     }
@@ -169,7 +176,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub(crate) fn new(machine: Machine, model: Model, accounts: Vec<Account>) -> Handle {
-        let (boots_seen, serial) = (machine.boots(), Serial::new(&machine));
+        let serial = Serial::new(&machine);
         let state = State {
             machine,
             model,
@@ -178,7 +185,7 @@ impl Handle {
             sessions: Vec::new(),
             tasks: BTreeMap::new(),
             boot: Boot::default(),
-            boots_seen,
+            in_post: false,
             media: None,
             counted: Counted::default(),
             under_way: 0,
