@@ -4,7 +4,7 @@ use crate::misbehaviour::Misbehaviour;
 use crate::model::Model;
 use crate::serial::Serial;
 use bmc::Secret;
-use machine::{BmcError, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power, StageRead};
+use machine::{BmcError, BmcEvent, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power, StageRead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +38,22 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) password: Secret,
     pub(crate) privilege: u8,
+    pub(crate) enabled: bool,
+    /// It may send messages over IPMI.
+    pub(crate) messaging: bool,
+}
+
+impl Account {
+    /// One that may do everything.
+    pub(crate) fn administrator(name: String, password: Secret) -> Account {
+        Account { name, password, privilege: 4, enabled: true, messaging: true }
+    }
+
+    /// A place in the list that nobody uses.
+    pub(crate) fn unused() -> Account {
+        let password = Secret::new(Vec::new());
+        Account { name: String::new(), password, privilege: 0x0f, enabled: false, messaging: false }
+    }
 }
 
 /// A session over Redfish.
@@ -89,6 +105,12 @@ pub(crate) struct State {
     pub(crate) counted: Counted,
     pub(crate) under_way: u32,
     pub(crate) serial: Serial,
+    /// Reservations over IPMI; the newest counts.
+    pub(crate) log_reservation: u16,
+    pub(crate) sensor_reservation: u16,
+    /// Events up to this number were cleared.
+    log_cleared_to: u64,
+    pub(crate) log_cleared_at_ms: Option<u64>,
     pub(crate) version: u64,
 }
 
@@ -150,8 +172,29 @@ impl State {
         (self.machine.bmc_power(at).power, self.machine.power())
     }
 
+    /// The event log, oldest first; none of what was cleared.
+    pub(crate) fn events(&mut self, at: u64) -> Vec<BmcEvent> {
+        match self.ask(at, BmcRequest::ReadEvents).result {
+            Ok(BmcReply::Events(events)) => events.into_iter().filter(|event| event.id > self.log_cleared_to).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Clears the event log.
+    pub(crate) fn clear_events(&mut self, at: u64) {
+        if let Some(last) = self.events(at).last() {
+            self.log_cleared_to = last.id;
+        }
+        self.log_cleared_at_ms = Some(at);
+    }
+
     pub(crate) fn account(&self, name: &str) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.name == name)
+        self.accounts.iter().find(|account| account.enabled && account.name == name)
+    }
+
+    /// The account, if it may open a session over IPMI.
+    pub(crate) fn ipmi_account(&self, name: &str) -> Option<&Account> {
+        self.account(name).filter(|account| account.messaging && (1..=4).contains(&account.privilege))
     }
 
     /// Whether a name and password are right; a wrong one counts towards the lock.
@@ -190,6 +233,10 @@ impl Handle {
             counted: Counted::default(),
             under_way: 0,
             serial,
+            log_reservation: 0,
+            sensor_reservation: 0,
+            log_cleared_to: 0,
+            log_cleared_at_ms: None,
             version: 1,
         };
         Handle { state: Arc::new(Mutex::new(state)), began: Instant::now() }

@@ -1,6 +1,8 @@
 //! The serial console: our own client, ipmitool and FreeIPMI at the emulator's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+mod support;
+
 use bmc::Secret;
 use bmc::ipmi::client::{Client, IpmiError, Patience};
 use bmc::ipmi::command::Control;
@@ -10,13 +12,11 @@ use bmc::ipmi::handshake::{Login, Privilege};
 use bmc::ipmi::sol_activation::ConsoleError;
 use bmc_emulator::{Certificate, Emulator, Misbehaviour, Setup, by_name};
 use machine::Fault;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
+use support::{PASSWORD, missing};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
-
-const PASSWORD: &str = "secret-of-a-bmc";
 
 /// A machine whose boot takes a second.
 async fn emulator(off: bool) -> Emulator {
@@ -141,16 +141,6 @@ async fn refused_characters_and_a_host_without_power_end_a_write() {
     console.write(b"end.").await.unwrap();
     assert_eq!(until(&mut console, "end.").await, "late.end.");
     console.close().await;
-}
-
-fn missing(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).is_file());
-    if !found {
-        eprintln!("not run: {program} is not installed (tests/peers/install)");
-    }
-    !found
 }
 
 /// Runs a program on a terminal, types `types` once it printed `prompt`, and gives all that it printed until it ended.

@@ -1,14 +1,19 @@
 //! IPMI 2.0 over LAN, the BMC's side: suites 3 and 17, sessions with a cap, chassis, boot options, event log, sensors,
 //! serial console.
 
+mod chassis;
 mod command;
+mod dcmi;
+mod lan;
 mod message;
 mod open;
 mod payload;
+mod sel;
+mod sensors;
 mod session;
 mod sol;
 mod sol_config;
-mod storage;
+mod users;
 
 use crate::misbehaviour::Misbehaviour;
 use crate::state::Handle;

@@ -190,7 +190,7 @@ impl Server {
         let mut state = self.handle.lock();
         state.counted.credentials += 1;
         let guid = state.machine.bmc_identity().to_be_bytes();
-        let Some(account) = state.account(&opening.user) else {
+        let Some(account) = state.ipmi_account(&opening.user) else {
             if let Some(status) = answer.get_mut(1) {
                 *status = 0x0d;
             }
@@ -226,7 +226,7 @@ impl Server {
         }
         let at = self.handle.now();
         let mut state = self.handle.lock();
-        let account = state.account(&opening.user)?.clone();
+        let account = state.ipmi_account(&opening.user)?.clone();
         let guid = state.machine.bmc_identity().to_be_bytes();
         let (console, length) = (opening.console_id.to_le_bytes(), [u8::try_from(opening.user.len()).unwrap_or(0)]);
         let (role, user) = ([opening.role], opening.user.as_bytes());

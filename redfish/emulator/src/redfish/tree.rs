@@ -79,7 +79,8 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
             json!({ "@odata.id": path, "Accounts": id("/redfish/v1/AccountService/Accounts") })
         }
         "/redfish/v1/AccountService/Accounts" => {
-            let members: Vec<String> = (1..=state.accounts.len()).map(|number| format!("{path}/{number}")).collect();
+            let named = state.accounts.iter().enumerate().filter(|(_, account)| !account.name.is_empty());
+            let members: Vec<String> = named.map(|(place, _)| format!("{path}/{}", place + 1)).collect();
             collection(path, &members)
         }
         "/redfish/v1/TaskService/Tasks" => {
@@ -149,8 +150,12 @@ fn numbered(state: &State, path: &str) -> Option<Value> {
         }
         "/redfish/v1/AccountService/Accounts" => {
             let account = state.accounts.get(number.checked_sub(1)?)?;
-            let role = if account.privilege >= 4 { "Administrator" } else { "Operator" };
-            json!({ "@odata.id": path, "Id": number.to_string(), "UserName": account.name, "RoleId": role, "Enabled": true,
+            let role = match account.privilege {
+                4 => "Administrator",
+                3 => "Operator",
+                _ => "ReadOnly",
+            };
+            json!({ "@odata.id": path, "Id": number.to_string(), "UserName": account.name, "RoleId": role, "Enabled": account.enabled,
                 "Password": null })
         }
         "/redfish/v1/TaskService/Tasks" => {
@@ -358,10 +363,7 @@ fn media(state: &State, path: &str) -> Value {
 }
 
 fn entries(state: &mut State, at: u64, path: &str, query: &str) -> Value {
-    let events = match state.ask(at, BmcRequest::ReadEvents).result {
-        Ok(BmcReply::Events(events)) => events,
-        _ => Vec::new(),
-    };
+    let events = state.events(at);
     let skip =
         query.split('&').find_map(|pair| pair.strip_prefix("$skip=")).and_then(|n| n.parse().ok()).unwrap_or(0usize);
     let members: Vec<Value> = events.iter().skip(skip).take(PAGE).map(|event| entry(path, event)).collect();
