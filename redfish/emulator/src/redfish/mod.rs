@@ -1,6 +1,7 @@
 //! Redfish, the BMC's side.
 
-mod answer;
+pub(crate) mod answer;
+pub(crate) mod http;
 mod server;
 mod tree;
 mod write;

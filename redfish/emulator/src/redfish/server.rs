@@ -1,12 +1,12 @@
 //! TLS and HTTP around the resources, and what goes wrong with them.
 
 use super::answer::Answer;
+use super::http::{self, Asked};
 use super::{tree, write};
 use crate::emulator::Certificate;
 use crate::misbehaviour::Misbehaviour;
 use crate::state::Handle;
-use base64::Engine as _;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request's body.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// A client that begins and says nothing is let go.
 const CLIENT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -125,14 +123,8 @@ async fn raw_answer(
 
 async fn serve_one(handle: Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
     handle.begins();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (token, basic, if_match) = (header("x-auth-token"), header("authorization"), header("if-match"));
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes());
-    let body: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
-    let answer = judge(&handle, &method, &path, &query, token.as_deref(), basic.as_deref(), if_match.as_deref(), &body);
+    let asked = Asked::read(request).await;
+    let answer = judge(&handle, &asked);
     let late = handle.lock().has(Misbehaviour::ThirtySecondsLate);
     tokio::time::sleep(if late { Duration::from_secs(30) } else { answer.after }).await;
     handle.ends();
@@ -156,27 +148,12 @@ fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
     } else if wrong.contains(&Misbehaviour::Html) {
         (status, bytes) = (200, b"<html><body>Login</body></html>".to_vec());
     }
-    let mut response = Response::builder().status(status);
-    for (name, value) in &answer.headers {
-        response = response.header(*name, value);
-    }
-    if !bytes.is_empty() {
-        response = response.header("content-type", "application/json");
-    }
-    response.body(Full::new(Bytes::from(bytes))).unwrap_or_default()
+    http::response(status, &answer.headers, bytes)
 }
 
-#[allow(clippy::too_many_arguments)] // The parts of one request.
-fn judge(
-    handle: &Handle,
-    method: &Method,
-    path: &str,
-    query: &str,
-    token: Option<&str>,
-    basic: Option<&str>,
-    if_match: Option<&str>,
-    body: &Value,
-) -> Answer {
+fn judge(handle: &Handle, asked: &Asked) -> Answer {
+    let Asked { method, path, query, token, basic, if_match, body } = asked;
+    let (token, basic, if_match) = (token.as_deref(), basic.as_deref(), if_match.as_deref());
     let at = handle.now();
     let mut guard = handle.lock();
     let state = &mut *guard;
@@ -233,14 +210,8 @@ fn known(state: &mut crate::state::State, at: u64, token: Option<&str>, basic: O
         }
         return alive;
     }
-    let decoded = basic
-        .and_then(|text| text.strip_prefix("Basic "))
-        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-    let Some(decoded) = decoded else { return false };
-    let Some(cut) = decoded.iter().position(|byte| *byte == b':') else { return false };
-    let (name, password) = decoded.split_at(cut);
-    let name = String::from_utf8_lossy(name).into_owned();
-    let right = state.right(&name, password.get(1..).unwrap_or_default());
+    let Some((name, password)) = basic.and_then(http::credential) else { return false };
+    let right = state.right(&name, &password);
     if !right {
         // Counts towards the lock.
         let _ = state.machine.bmc_login(at, false);

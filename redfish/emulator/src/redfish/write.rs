@@ -24,9 +24,7 @@ pub(super) fn login(state: &mut State, at: u64, body: &Value) -> Answer {
         Err(_) => return Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Wrong user or password."),
     };
     state.counted.sessions_opened += 1;
-    let mut bytes = [0u8; 16];
-    let _ = getrandom::fill(&mut bytes);
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = super::http::token();
     if !state.has(Misbehaviour::ForgetsTokens) {
         state.sessions.push(Session { id, token: token.clone() });
     }
