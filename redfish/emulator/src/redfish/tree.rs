@@ -99,11 +99,18 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
         }
         _ if path == paths.media => collection(path, &[format!("{path}/{}", model.media_id)]),
         _ if path == format!("{}/{}", paths.media, model.media_id) => media(state, path),
-        _ if path == paths.log => collection(path, &[format!("{path}/SEL")]),
-        _ if path == format!("{}/SEL", paths.log) => {
-            json!({ "@odata.id": path, "Id": "SEL", "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")) })
+        _ if path == paths.log => {
+            let bare = model.log_sel_bare.then_some("SEL");
+            let logs = bare.into_iter().chain([model.log_id]);
+            collection(path, &logs.map(|name| format!("{path}/{name}")).collect::<Vec<_>>())
         }
-        _ if path == format!("{}/SEL/Entries", paths.log) => entries(state, at, path, query),
+        _ if path == format!("{}/{}", paths.log, model.log_id) => {
+            json!({ "@odata.id": path, "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")) })
+        }
+        _ if model.log_sel_bare && path == format!("{}/SEL", paths.log) => {
+            json!({ "@odata.id": path, "ServiceEnabled": true, "MaxNumberOfRecords": 511 })
+        }
+        _ if path == format!("{}/{}/Entries", paths.log, model.log_id) => entries(state, at, path, query),
         _ => return numbered(state, path),
     };
     Some(tagged(found, &model, state.version))
