@@ -33,7 +33,7 @@ pub(crate) async fn serve(listener: TcpListener, handle: PduHandle, acceptor: Tl
                     async move {
                         let asked = Asked::read(request).await;
                         let answer = judge(&mut handle.lock(), &asked);
-                        let body = answer.body.map(|value| value.to_string().into_bytes()).unwrap_or_default();
+                        let body = http::bytes(&answer);
                         Ok::<_, Infallible>(http::response(answer.status, &answer.headers, body))
                     }
                 });

@@ -61,6 +61,7 @@ impl Account {
 pub(crate) struct Session {
     pub(crate) id: u32,
     pub(crate) token: String,
+    pub(crate) user: String,
 }
 
 /// The one-shot override as it is told.

@@ -2,10 +2,10 @@
 
 use super::answer::Answer;
 use super::http::{self, Asked};
-use super::{tree, write};
+use super::{service, tree, write};
 use crate::emulator::Certificate;
 use crate::misbehaviour::Misbehaviour;
-use crate::state::Handle;
+use crate::state::{Handle, State};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -137,7 +137,7 @@ async fn serve_one(handle: Handle, request: Request<Incoming>) -> Response<Full<
 
 fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
     let wrong = handle.lock().wrong.clone();
-    let mut bytes = answer.body.map(|value| value.to_string().into_bytes()).unwrap_or_default();
+    let mut bytes = http::bytes(&answer);
     let mut status = answer.status;
     if wrong.contains(&Misbehaviour::HugeBody) {
         bytes = [b"{\"PowerState\":\"".to_vec(), vec![b'x'; 16 << 20], b"\"}".to_vec()].concat();
@@ -152,7 +152,7 @@ fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
 }
 
 fn judge(handle: &Handle, asked: &Asked) -> Answer {
-    let Asked { method, path, query, token, basic, if_match, body } = asked;
+    let Asked { method, path, query, token, basic, if_match, odata, body } = asked;
     let (token, basic, if_match) = (token.as_deref(), basic.as_deref(), if_match.as_deref());
     let at = handle.now();
     let mut guard = handle.lock();
@@ -170,51 +170,81 @@ fn judge(handle: &Handle, asked: &Asked) -> Answer {
     }
     let trimmed = path.trim_end_matches('/');
     let open = method == Method::GET && matches!(trimmed, "/redfish" | "/redfish/v1" | "/redfish/v1/odata");
-    let logs_in = method == Method::POST && trimmed == "/redfish/v1/SessionService/Sessions";
-    if !open && !logs_in && (state.has(Misbehaviour::Unauthorized) || !known(state, at, token, basic)) {
-        return Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Log in first.");
+    let open = open || (method == Method::GET && trimmed == "/redfish/v1/$metadata");
+    let sessions = ["/redfish/v1/SessionService/Sessions", "/redfish/v1/SessionService/Sessions/Members"];
+    let logs_in = method == Method::POST && sessions.contains(&trimmed);
+    if odata.as_deref().is_some_and(|version| version != "4.0") {
+        return Answer::refusal(412, "Base.1.12.PreconditionFailed", "Only OData-Version 4.0 is served.");
     }
-    match method.as_str() {
-        "GET" | "HEAD" => match tree::resource(state, at, path, query) {
-            Some(resource) => {
-                let running = resource.get("TaskState").is_some_and(|word| word == "Running");
-                let tag = resource.get("@odata.etag").and_then(Value::as_str).map(str::to_owned);
-                let mut answer = Answer::resource(resource);
-                if running {
-                    answer.status = 202;
-                }
-                match tag {
-                    Some(tag) => answer.with("ETag", tag),
-                    None => answer,
-                }
-            }
-            None => Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource."),
+    if !open && !logs_in {
+        let user = if state.has(Misbehaviour::Unauthorized) { None } else { known(state, at, token, basic) };
+        let Some(user) = user else {
+            let refusal = Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Log in first.");
+            return refusal.with("WWW-Authenticate", "Basic realm=\"Redfish\"");
+        };
+        if !service::may(state, &user, method, trimmed, body) {
+            return Answer::refusal(
+                403,
+                "Base.1.12.InsufficientPrivilege",
+                "The account lacks the privilege for this.",
+            );
+        }
+    }
+    let read = matches!(method.as_str(), "GET" | "HEAD");
+    let answer = match method.as_str() {
+        _ if read => match service::document(trimmed) {
+            Some(document) => document,
+            None => look(state, at, path, query),
         },
         "POST" if logs_in => write::login(state, at, body),
         "POST" => write::post(state, at, trimmed, body, if_match),
         "PATCH" => write::patch(state, at, trimmed, body, if_match),
         "DELETE" => write::delete(state, at, trimmed),
-        _ => Answer::status(405),
+        _ => Answer::refusal(405, "Base.1.12.OperationNotAllowed", "No such method."),
+    };
+    let allow = service::allowed(state, trimmed);
+    if read || answer.status == 405 {
+        return answer.with("Allow", allow);
+    }
+    // It is there, and does not take this.
+    if answer.status == 404 && !allow.contains(method.as_str()) && tree::resource(state, at, path, query).is_some() {
+        let refusal = Answer::refusal(405, "Base.1.12.OperationNotAllowed", "It does not take this method.");
+        return refusal.with("Allow", allow);
+    }
+    answer
+}
+
+fn look(state: &mut State, at: u64, path: &str, query: &str) -> Answer {
+    let Some(resource) = tree::resource(state, at, path, query) else {
+        return Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource.");
+    };
+    let running = resource.get("TaskState").is_some_and(|word| word == "Running");
+    let tag = resource.get("@odata.etag").and_then(Value::as_str).map(str::to_owned);
+    let mut answer = Answer::resource(resource);
+    if running {
+        answer.status = 202;
+    }
+    match tag {
+        Some(tag) => answer.with("ETag", tag),
+        None => answer,
     }
 }
 
-/// Whether a request is somebody's.
-fn known(state: &mut crate::state::State, at: u64, token: Option<&str>, basic: Option<&str>) -> bool {
+/// Whose a request is.
+fn known(state: &mut State, at: u64, token: Option<&str>, basic: Option<&str>) -> Option<String> {
     if let Some(token) = token {
-        let Some(id) = state.sessions.iter().find(|session| session.token == token).map(|session| session.id) else {
-            return false;
-        };
-        let alive = state.machine.bmc_use_session(at, id);
+        let session = state.sessions.iter().find(|session| session.token == token)?.clone();
+        let alive = state.machine.bmc_use_session(at, session.id);
         if !alive {
-            state.sessions.retain(|session| session.id != id);
+            state.sessions.retain(|known| known.id != session.id);
         }
-        return alive;
+        return alive.then_some(session.user);
     }
-    let Some((name, password)) = basic.and_then(http::credential) else { return false };
+    let (name, password) = basic.and_then(http::credential)?;
     let right = state.right(&name, &password);
     if !right {
         // Counts towards the lock.
         let _ = state.machine.bmc_login(at, false);
     }
-    right && state.machine.bmc_answers(at).is_ok()
+    (right && state.machine.bmc_answers(at).is_ok()).then_some(name)
 }
