@@ -170,7 +170,7 @@ impl Emulator {
         if setup.off {
             machine = machine.switched_off();
         }
-        let account = Account { name: setup.user, password: setup.password, privilege: 4 };
+        let account = Account::administrator(setup.user, setup.password);
         let handle = Handle::new(machine, setup.model, vec![account]);
         let tasks = vec![
             tokio::spawn(crate::redfish::serve(listener, handle.clone(), certificate.clone())),

@@ -10,11 +10,15 @@ mod emulator;
 mod ipmi;
 mod misbehaviour;
 mod model;
+mod pdu;
+mod pdu_service;
 mod redfish;
+mod serial;
 mod state;
 
 pub use control::serve_control;
 pub use emulator::{Certificate, Emulator, Failed, Setup};
 pub use misbehaviour::Misbehaviour;
 pub use model::{Model, by_name};
+pub use pdu::{Pdu, PduHandle, PduMisbehaviour, PduSetup};
 pub use state::{Counted, Handle};

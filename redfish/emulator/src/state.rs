@@ -2,8 +2,9 @@
 
 use crate::misbehaviour::Misbehaviour;
 use crate::model::Model;
+use crate::serial::Serial;
 use bmc::Secret;
-use machine::{BmcError, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power};
+use machine::{BmcError, BmcEvent, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power, StageRead};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -37,6 +38,22 @@ pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) password: Secret,
     pub(crate) privilege: u8,
+    pub(crate) enabled: bool,
+    /// It may send messages over IPMI.
+    pub(crate) messaging: bool,
+}
+
+impl Account {
+    /// One that may do everything.
+    pub(crate) fn administrator(name: String, password: Secret) -> Account {
+        Account { name, password, privilege: 4, enabled: true, messaging: true }
+    }
+
+    /// A place in the list that nobody uses.
+    pub(crate) fn unused() -> Account {
+        let password = Secret::new(Vec::new());
+        Account { name: String::new(), password, privilege: 0x0f, enabled: false, messaging: false }
+    }
 }
 
 /// A session over Redfish.
@@ -44,6 +61,7 @@ pub(crate) struct Account {
 pub(crate) struct Session {
     pub(crate) id: u32,
     pub(crate) token: String,
+    pub(crate) user: String,
 }
 
 /// The one-shot override as it is told.
@@ -83,10 +101,17 @@ pub(crate) struct State {
     pub(crate) sessions: Vec<Session>,
     pub(crate) tasks: BTreeMap<u32, bool>,
     pub(crate) boot: Boot,
-    pub(crate) boots_seen: u64,
+    in_post: bool,
     pub(crate) media: Option<String>,
     pub(crate) counted: Counted,
     pub(crate) under_way: u32,
+    pub(crate) serial: Serial,
+    /// Reservations over IPMI; the newest counts.
+    pub(crate) log_reservation: u16,
+    pub(crate) sensor_reservation: u16,
+    /// Events up to this number were cleared.
+    log_cleared_to: u64,
+    pub(crate) log_cleared_at_ms: Option<u64>,
     pub(crate) version: u64,
 }
 
@@ -107,6 +132,7 @@ impl State {
         if request.writes() {
             self.version += 1;
         }
+        self.settle(at);
         let outcome = self.machine.bmc_request(at, request);
         self.settle(at);
         outcome
@@ -114,16 +140,29 @@ impl State {
 
     /// Lets time pass: a boot uses a one-shot override up.
     pub(crate) fn settle(&mut self, at: u64) {
+        // Change by change: the serial port prints each.
+        while let Some(change_at) = self.machine.next_change_at().filter(|change_at| *change_at <= at) {
+            self.machine.advance(change_at);
+            self.follow();
+        }
         self.machine.advance(at);
-        let boots = self.machine.boots();
-        if boots != self.boots_seen {
-            self.boots_seen = boots;
+        self.follow();
+        if self.boot.ipmi_expires && at > self.boot.ipmi_set_at_ms + 60_000 {
+            self.boot.ipmi = [0; 5];
+        }
+    }
+
+    /// Takes note of where the machine is on its way. Firmware that is through with its self test has used an override up,
+    /// long before a kernel runs.
+    fn follow(&mut self) {
+        self.serial.follow(&self.machine);
+        let stage = self.machine.bmc_stage(self.machine.now());
+        let booting = self.in_post && matches!(stage, StageRead::Starting | StageRead::Running);
+        self.in_post = stage == StageRead::Post;
+        if booting {
             if self.boot.enabled == "Once" {
                 self.boot = Boot { mode: self.boot.mode.clone(), ..Boot::default() };
             }
-            self.boot.ipmi = [0; 5];
-        }
-        if self.boot.ipmi_expires && at > self.boot.ipmi_set_at_ms + 60_000 {
             self.boot.ipmi = [0; 5];
         }
     }
@@ -134,8 +173,29 @@ impl State {
         (self.machine.bmc_power(at).power, self.machine.power())
     }
 
+    /// The event log, oldest first; none of what was cleared.
+    pub(crate) fn events(&mut self, at: u64) -> Vec<BmcEvent> {
+        match self.ask(at, BmcRequest::ReadEvents).result {
+            Ok(BmcReply::Events(events)) => events.into_iter().filter(|event| event.id > self.log_cleared_to).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Clears the event log.
+    pub(crate) fn clear_events(&mut self, at: u64) {
+        if let Some(last) = self.events(at).last() {
+            self.log_cleared_to = last.id;
+        }
+        self.log_cleared_at_ms = Some(at);
+    }
+
     pub(crate) fn account(&self, name: &str) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.name == name)
+        self.accounts.iter().find(|account| account.enabled && account.name == name)
+    }
+
+    /// The account, if it may open a session over IPMI.
+    pub(crate) fn ipmi_account(&self, name: &str) -> Option<&Account> {
+        self.account(name).filter(|account| account.messaging && (1..=4).contains(&account.privilege))
     }
 
     /// Whether a name and password are right; a wrong one counts towards the lock.
@@ -160,7 +220,7 @@ impl std::fmt::Debug for Handle {
 
 impl Handle {
     pub(crate) fn new(machine: Machine, model: Model, accounts: Vec<Account>) -> Handle {
-        let boots_seen = machine.boots();
+        let serial = Serial::new(&machine);
         let state = State {
             machine,
             model,
@@ -169,10 +229,15 @@ impl Handle {
             sessions: Vec::new(),
             tasks: BTreeMap::new(),
             boot: Boot::default(),
-            boots_seen,
+            in_post: false,
             media: None,
             counted: Counted::default(),
             under_way: 0,
+            serial,
+            log_reservation: 0,
+            sensor_reservation: 0,
+            log_cleared_to: 0,
+            log_cleared_at_ms: None,
             version: 1,
         };
         Handle { state: Arc::new(Mutex::new(state)), began: Instant::now() }
@@ -180,6 +245,11 @@ impl Handle {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether both are of one emulator.
+    pub(crate) fn is(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.state, &other.state)
     }
 
     /// Milliseconds of its life.
@@ -213,7 +283,12 @@ impl Handle {
     /// Something happens to the host.
     pub fn inject(&self, fault: Fault) {
         let at = self.now();
-        self.lock().machine.inject(at, fault);
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.settle(at);
+        state.serial.strike(&state.machine, fault);
+        state.machine.inject(at, fault);
+        state.settle(at);
     }
 
     /// The BMC itself goes wrong.

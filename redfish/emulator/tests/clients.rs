@@ -2,50 +2,13 @@
 //! installed is said to be missing and left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
-use bmc_emulator::{Certificate, Emulator, Setup, by_name};
+mod support;
+
+use bmc_emulator::Emulator;
 use machine::Power;
 use std::path::PathBuf;
-use std::process::Output;
 use std::time::Duration;
-use tokio::process::Command;
-
-const PASSWORD: &str = "secret-of-a-bmc";
-
-async fn emulator(model: &str) -> Emulator {
-    let certificate = Certificate::make().unwrap();
-    Emulator::start(Setup::of(by_name(model).unwrap()), &certificate).await.unwrap()
-}
-
-fn missing(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let found = std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).is_file());
-    if !found {
-        eprintln!("not run: {program} is not installed (tests/peers/install)");
-    }
-    !found
-}
-
-async fn run(program: &str, arguments: &[&str]) -> Output {
-    let child = Command::new(program)
-        .args(arguments)
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-        .kill_on_drop(true)
-        .output();
-    tokio::time::timeout(Duration::from_secs(90), child).await.expect("it ends").expect("it starts")
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-async fn ipmitool(emulator: &Emulator, suite: &str, verb: &[&str]) -> String {
-    let port = emulator.ipmi().port().to_string();
-    let base = ["-I", "lanplus", "-C", suite, "-H", "127.0.0.1", "-p", &port, "-U", "admin", "-P", PASSWORD];
-    let done = run("ipmitool", &[&base, verb].concat()).await;
-    assert!(done.status.success(), "{verb:?}: {}", text(&done));
-    text(&done)
-}
+use support::{PASSWORD, emulator, ipmitool, missing, run, text};
 
 /// Waits until the host's power is so in truth.
 async fn truly(emulator: &Emulator, power: Power) {

@@ -7,7 +7,8 @@ use super::walk::Walk;
 use crate::health::{LogEntry, Severity, tame};
 
 /// Log services that hold hardware events, the best first, by the ends of their names.
-const NAMES: [&str; 8] = ["SEL", "Sel", "IML", "EventLog", "Event", "Log1", "ActiveLog", "PlatformLog"];
+/// XClarity keeps its history in `PlatformLog`; its `ActiveLog` holds what is wrong at the moment, and that may be nothing.
+const NAMES: [&str; 8] = ["SEL", "Sel", "IML", "EventLog", "Event", "Log1", "PlatformLog", "ActiveLog"];
 /// Pages of a log at most.
 const PAGES_MAX: usize = 200;
 
@@ -34,14 +35,34 @@ impl Redfish {
             let name = log.as_str().trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             NAMES.iter().position(|known| *known == name)
         };
-        let best = logs.into_iter().filter_map(|log| rank(&log).map(|rank| (rank, log))).min();
-        let (_, log) = best.ok_or(RedfishError::Missing { address, what: "hardware event log", hint })?;
-        let service = self.get(&log).await?;
-        let entries = match self.link_of(service.walk().get("Entries"))? {
-            Some(entries) => entries,
-            None => log.under("Entries").map_err(|reason| RedfishError::BadLink { address, reason })?,
-        };
-        self.entries(entries, count).await
+        let mut logs: Vec<(usize, Link)> =
+            logs.into_iter().filter_map(|log| rank(&log).map(|rank| (rank, log))).collect();
+        logs.sort();
+        let mut refused = None;
+        for (_, log) in &logs {
+            let read = match self.get(log).await {
+                // XClarity has a SEL that can be cleared and has no entries.
+                Ok(service) => match self.link_of(service.walk().get("Entries"))? {
+                    Some(entries) => self.entries(entries, count).await,
+                    None => continue,
+                },
+                Err(why) => Err(why),
+            };
+            match read {
+                Err(why @ RedfishError::Refused { .. }) => refused = refused.or(Some(why)),
+                read => return read,
+            }
+        }
+        let missing = RedfishError::Missing { address, what: "hardware event log", hint };
+        match (refused, logs.into_iter().next()) {
+            (Some(why), _) => Err(why),
+            // None says where its entries are: they are there by custom.
+            (None, Some((_, log))) => {
+                let entries = log.under("Entries").map_err(|reason| RedfishError::BadLink { address, reason })?;
+                self.entries(entries, count).await
+            }
+            (None, None) => Err(missing),
+        }
     }
 
     async fn entries(&mut self, first: Link, count: usize) -> Result<Vec<LogEntry>, RedfishError> {

@@ -1,10 +1,9 @@
 //! Commands, from bytes to the machine and back.
 
-use super::storage;
+use super::{chassis, dcmi, lan, sel, sensors, users};
 use crate::misbehaviour::Misbehaviour;
 use crate::state::{Handle, State, accepted};
-use bmc::Secret;
-use machine::{BmcError, BmcReply, BmcRequest, BootOverride, OffCause, Power};
+use machine::{BmcError, BmcRequest};
 use std::time::Duration;
 
 /// What is answered.
@@ -44,16 +43,34 @@ pub(super) struct Context {
     account_privilege: u8,
     asked_privilege: u8,
     privilege: u8,
-    pub(super) sel_reservation: u16,
-    pub(super) sdr_reservation: u16,
 }
 
 impl Context {
     pub(super) fn new(account_privilege: u8, asked_privilege: u8) -> Context {
         // A session opens at User (section 6.8).
         let privilege = 2.min(account_privilege);
-        Context { account_privilege, asked_privilege, privilege, sel_reservation: 0, sdr_reservation: 0 }
+        Context { account_privilege, asked_privilege, privilege }
     }
+}
+
+/// A little-endian number at a place.
+pub(super) fn u16_of(data: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(data.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// The part of a record that was asked for, behind the next record's number.
+pub(super) fn part(record: &[u8], next: u16, data: &[u8]) -> Answer {
+    let (Some(offset), Some(count)) = (data.get(4).copied(), data.get(5).copied()) else { return Answer::no(LENGTH) };
+    let rest = record.get(usize::from(offset)..).unwrap_or_default();
+    let count = if count == 0xff { rest.len() } else { usize::from(count).min(rest.len()) };
+    let mut answer = next.to_le_bytes().to_vec();
+    answer.extend(rest.get(..count).unwrap_or_default());
+    Answer::of(answer)
+}
+
+/// A moment of the machine as a BMC's clock: counted from the beginning of 2026.
+pub(super) fn stamp(at: u64) -> u32 {
+    1_767_225_600u32.saturating_add(u32::try_from(at / 1_000).unwrap_or(u32::MAX))
 }
 
 /// A command outside a session.
@@ -61,7 +78,7 @@ pub(super) fn sessionless(handle: &Handle, net_fn: u8, command: u8, data: &[u8])
     match (net_fn, command) {
         (0x06, 0x38) => {
             let extended = data.first().is_some_and(|byte| byte & 0x80 != 0);
-            let null_users = u8::from(handle.lock().account("").is_some()) << 1;
+            let null_users = u8::from(handle.lock().ipmi_account("").is_some()) << 1;
             // Non-null user names, no key, IPMI 2.0 (section 22.13).
             Answer::of([1, if extended { 0x80 } else { 0 }, 0x04 | null_users, 0x02, 0, 0, 0, 0])
         }
@@ -81,21 +98,27 @@ pub(super) fn sessionless(handle: &Handle, net_fn: u8, command: u8, data: &[u8])
     }
 }
 
-/// A command within a session.
-pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u8, data: &[u8]) -> Answer {
-    let at = handle.now();
-    let mut state = handle.lock();
-    if state.has(Misbehaviour::IpmiBusy) && (net_fn, command) != (0x06, 0x3c) {
-        return Answer::no(0xc0);
+/// Why a command is not even looked at: the BMC is busy, or the session's privilege is too low.
+pub(super) fn refusal(handle: &Handle, context: &Context, net_fn: u8, command: u8) -> Option<Answer> {
+    if handle.lock().has(Misbehaviour::IpmiBusy) && (net_fn, command) != (0x06, 0x3c) {
+        return Some(Answer::no(0xc0));
     }
     let needs = match (net_fn, command) {
         (0x00, 0x02 | 0x08) => 3,
-        (0x06, 0x02 | 0x45 | 0x47) | (0x0a, 0x47) => 4,
+        (0x06, 0x02 | 0x43 | 0x45 | 0x47 | 0x4c) | (0x0a, 0x47) | (0x0c, 0x01 | 0x21) => 4,
         _ => 1,
     };
-    if context.privilege < needs {
-        return Answer::no(PRIVILEGE);
+    (context.privilege < needs).then(|| Answer::no(PRIVILEGE))
+}
+
+/// A command within a session.
+pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u8, data: &[u8]) -> Answer {
+    if let Some(refusal) = refusal(handle, context, net_fn, command) {
+        return refusal;
     }
+    let at = handle.now();
+    let mut state = handle.lock();
+    state.settle(at);
     match (net_fn, command) {
         (0x06, 0x01) => device_id(&state),
         (0x06, 0x02) => simple(&mut state, at, BmcRequest::Reset),
@@ -106,14 +129,21 @@ pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u
         }
         (0x06, 0x3b) => privilege(context, data),
         (0x06, 0x3c) => Answer::of([]),
-        (0x06, 0x44) => user_access(&state, data),
-        (0x06, 0x46) => user_name(&state, data),
-        (0x06, 0x47) => user_password(&mut state, data),
-        (0x00, 0x01) => chassis_status(&mut state, at),
-        (0x00, 0x02) => chassis_control(&mut state, handle, at, data),
-        (0x00, 0x08) => set_boot(&mut state, at, data),
-        (0x00, 0x09) => get_boot(&mut state, at, data),
-        (0x0a, _) | (0x04, _) => storage::run(&mut state, context, at, net_fn, command, data),
+        // Get Self Test Results: all well. BMC Global Enables: the event log is on.
+        (0x06, 0x04) => Answer::of([0x55, 0]),
+        (0x06, 0x2f) => Answer::of([0x08]),
+        (0x06, 0x41) => lan::channel_access(data),
+        (0x06, 0x42) => lan::channel_info(&state, data),
+        (0x06, 0x43..=0x47) => users::run(&mut state, command, data),
+        (0x00, 0x00) => chassis::capabilities(),
+        (0x00, 0x01) => chassis::chassis_status(&mut state, at),
+        (0x00, 0x02) => chassis::chassis_control(&mut state, handle, at, data),
+        (0x00, 0x08) => chassis::set_boot(&mut state, at, data),
+        (0x00, 0x09) => chassis::get_boot(&mut state, at, data),
+        (0x0a, 0x40..=0x4f) => sel::run(&mut state, at, command, data),
+        (0x0a, 0x20..=0x2f) | (0x04, _) => sensors::run(&mut state, net_fn, command, data),
+        (0x0c, 0x02) => lan::parameter(&state, data),
+        (0x2c, _) => dcmi::run(&mut state, at, command, data),
         _ => Answer::no(INVALID),
     }
 }
@@ -138,65 +168,7 @@ fn privilege(context: &mut Context, data: &[u8]) -> Answer {
     }
 }
 
-fn user_access(state: &State, data: &[u8]) -> Answer {
-    let Some(id) = data.get(1).map(|id| usize::from(id & 0x3f)) else { return Answer::no(LENGTH) };
-    let enabled = u8::try_from(state.accounts.len()).unwrap_or(0);
-    let account = id.checked_sub(2).and_then(|place| state.accounts.get(place));
-    // IPMI messaging on, privilege; id status 01 = enabled (section 22.27).
-    let access = account.map_or(0x0f, |account| 0x30 | account.privilege);
-    let status = if account.is_some() { 0x40 } else { 0x80 };
-    Answer::of([10, status | enabled, 0, access])
-}
-
-fn user_name(state: &State, data: &[u8]) -> Answer {
-    let Some(id) = data.first().map(|id| usize::from(id & 0x3f)) else { return Answer::no(LENGTH) };
-    let mut name = [0; 16];
-    if let Some(account) = id.checked_sub(2).and_then(|place| state.accounts.get(place)) {
-        for (place, byte) in name.iter_mut().zip(account.name.bytes()) {
-            *place = byte;
-        }
-    }
-    Answer::of(name)
-}
-
-fn user_password(state: &mut State, data: &[u8]) -> Answer {
-    let [id, operation, password @ ..] = data else { return Answer::no(LENGTH) };
-    let place = usize::from(id & 0x3f).checked_sub(2);
-    let Some(account) = place.and_then(|place| state.accounts.get_mut(place)) else { return Answer::no(RANGE) };
-    if password.len() != 16 && password.len() != 20 {
-        return if operation & 3 < 2 { Answer::of([]) } else { Answer::no(LENGTH) };
-    }
-    let end = password.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let given = Secret::new(password.get(..end).unwrap_or_default().to_vec());
-    match operation & 3 {
-        2 => {
-            account.password = given;
-            Answer::of([])
-        }
-        3 if account.password == given => Answer::of([]),
-        3 => Answer::no(0x80),
-        _ => Answer::of([]),
-    }
-}
-
-fn chassis_status(state: &mut State, at: u64) -> Answer {
-    match state.ask(at, BmcRequest::ReadPower).result {
-        Ok(BmcReply::Power(read)) => {
-            let on = u8::from(read.power != Power::Off);
-            let last = match read.cause {
-                OffCause::AcLoss => 0x01,
-                OffCause::Fault => 0x08,
-                _ => 0x10,
-            };
-            // Restore policy: stays off.
-            Answer::of([on, last, 0])
-        }
-        Ok(_) => Answer::no(0xff),
-        Err(why) => failed(why),
-    }
-}
-
-fn failed(why: BmcError) -> Answer {
+pub(super) fn failed(why: BmcError) -> Answer {
     match why {
         BmcError::Busy => Answer::no(0xc0),
         BmcError::Refused => Answer::no(PRIVILEGE),
@@ -212,74 +184,4 @@ fn simple(state: &mut State, at: u64, request: BmcRequest) -> Answer {
         Ok(false) => Answer::no(0xd5),
         Err(why) => failed(why),
     }
-}
-
-fn chassis_control(state: &mut State, handle: &Handle, at: u64, data: &[u8]) -> Answer {
-    let request = match data.first().map(|byte| byte & 0x0f) {
-        Some(0) => BmcRequest::ForceOff,
-        Some(1) => BmcRequest::PowerOn,
-        Some(2 | 3) => BmcRequest::ForceRestart,
-        Some(4) => {
-            state.counted.interrupts += 1;
-            return Answer::of([]);
-        }
-        Some(5) => BmcRequest::GracefulShutdown,
-        Some(_) => return Answer::no(RANGE),
-        None => return Answer::no(LENGTH),
-    };
-    let outcome = state.ask(at, request);
-    let after = handle.until(outcome.arrives_at).min(Duration::from_secs(5));
-    match accepted(&outcome) {
-        Ok(true) => Answer { after, ..Answer::of([]) },
-        Ok(false) => Answer::no(0xd5),
-        Err(why) => failed(why),
-    }
-}
-
-fn set_boot(state: &mut State, at: u64, data: &[u8]) -> Answer {
-    let [parameter, values @ ..] = data else { return Answer::no(LENGTH) };
-    match parameter & 0x7f {
-        3 => {
-            // Bit 3: the flags do not expire when a minute passes without a command (section 28.13).
-            state.boot.ipmi_expires = values.first().is_none_or(|byte| byte & 0x08 == 0);
-            Answer::of([])
-        }
-        5 => {
-            let Some(flags) = values.get(..5).and_then(|flags| <[u8; 5]>::try_from(flags).ok()) else {
-                return Answer::no(LENGTH);
-            };
-            let boot = match (flags[1] >> 2) & 0x0f {
-                0x1 => BootOverride::NetworkOnce,
-                0x2 | 0x9 => BootOverride::DiskOnce,
-                0x5 => BootOverride::VirtualMediaOnce,
-                _ => BootOverride::None,
-            };
-            let outcome = state.ask(at, BmcRequest::SetBootOnce(boot));
-            if let Err(why) = accepted(&outcome) {
-                return failed(why);
-            }
-            if !state.has(Misbehaviour::IpmiBootNotSet) {
-                state.boot.ipmi = flags;
-                state.boot.ipmi_set_at_ms = at;
-            }
-            Answer::of([])
-        }
-        // Set in progress, acknowledge, initiator: taken and not looked at.
-        0 | 2 | 4 | 6 | 7 => Answer::of([]),
-        _ => Answer::no(0x80),
-    }
-}
-
-fn get_boot(state: &mut State, at: u64, data: &[u8]) -> Answer {
-    state.settle(at);
-    let Some(parameter) = data.first().map(|byte| byte & 0x7f) else { return Answer::no(LENGTH) };
-    let mut answer = vec![1, parameter];
-    match parameter {
-        0 => answer.push(0),
-        3 => answer.push(if state.boot.ipmi_expires { 0 } else { 0x08 }),
-        4 => answer.extend([0, 0]),
-        5 => answer.extend(state.boot.ipmi),
-        _ => return Answer::no(0x80),
-    }
-    Answer::of(answer)
 }

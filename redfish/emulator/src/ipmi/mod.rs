@@ -1,8 +1,19 @@
-//! IPMI 2.0 over LAN, the BMC's side: suites 3 and 17, sessions with a cap, chassis, boot options, event log, sensors.
+//! IPMI 2.0 over LAN, the BMC's side: suites 3 and 17, sessions with a cap, chassis, boot options, event log, sensors,
+//! serial console.
 
+mod chassis;
 mod command;
+mod dcmi;
+mod lan;
+mod message;
+mod open;
+mod payload;
+mod sel;
+mod sensors;
 mod session;
-mod storage;
+mod sol;
+mod sol_config;
+mod users;
 
 use crate::misbehaviour::Misbehaviour;
 use crate::state::Handle;
@@ -14,33 +25,43 @@ use tokio::net::UdpSocket;
 /// Longest datagram.
 const DATAGRAM_MAX: usize = 1_472;
 
+/// How often the console is looked at while nothing comes.
+const TICK: Duration = Duration::from_millis(20);
+
 /// Serves until its task is aborted.
 pub(crate) async fn serve(socket: UdpSocket, handle: Handle) {
+    let port = socket.local_addr().map_or(0, |address| address.port());
     let socket = Arc::new(socket);
-    let mut server = Server::new(handle.clone());
+    let mut server = Server::new(handle.clone(), port);
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else {
-            // A client's closed port shows here; it is no fault of ours.
-            tokio::task::yield_now().await;
-            continue;
+        let sent = match tokio::time::timeout(TICK, socket.recv_from(&mut buffer)).await {
+            Ok(Ok((length, from))) => server.accept(buffer.get(..length).unwrap_or_default(), from),
+            Ok(Err(_)) => {
+                // A client's closed port shows here; it is no fault of ours.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            Err(_) => server.tick(),
         };
-        let Some(datagram) = buffer.get(..length) else { continue };
-        let Some(Sent { datagrams, after }) = server.accept(datagram, from) else { continue };
         let late = handle.lock().has(Misbehaviour::ThirtySecondsLate);
-        let wait = if late { Duration::from_secs(30) } else { after };
-        if wait.is_zero() {
-            for datagram in datagrams {
-                let _ = socket.send_to(&datagram, from).await;
+        for sent in sent {
+            let wait = if late { Duration::from_secs(30) } else { sent.after };
+            if wait.is_zero() {
+                send(&socket, sent).await;
+            } else {
+                let socket = Arc::clone(&socket);
+                tokio::spawn(async move {
+                    tokio::time::sleep(wait).await;
+                    send(&socket, sent).await;
+                });
             }
-            continue;
         }
-        let socket = socket.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
-            for datagram in datagrams {
-                let _ = socket.send_to(&datagram, from).await;
-            }
-        });
+    }
+}
+
+async fn send(socket: &UdpSocket, Sent { datagrams, to, .. }: Sent) {
+    for datagram in datagrams {
+        let _ = socket.send_to(&datagram, to).await;
     }
 }

@@ -1,9 +1,13 @@
 //! Sessions of the BMC's side: presence ping, opening, RAKP, and the sealed packets within.
 
 use super::command::{self, Answer};
+use super::message::{Request, pong};
+use super::open::Open;
+use super::payload::{self, Payloads};
+use super::sol;
 use crate::misbehaviour::Misbehaviour;
 use crate::state::Handle;
-use bmc::ipmi::crypto::{Digest, Suite, decrypt, encrypt};
+use bmc::ipmi::crypto::{Digest, Suite};
 use bmc::ipmi::frame::{self, Packet, Payload, Secure};
 use machine::BmcError;
 use std::collections::BTreeMap;
@@ -16,18 +20,19 @@ const OPENING_MAX: usize = 32;
 /// What is sent back, and when.
 pub(super) struct Sent {
     pub(super) datagrams: Vec<Vec<u8>>,
+    pub(super) to: SocketAddr,
     pub(super) after: Duration,
 }
 
 impl Sent {
-    fn now(datagram: Vec<u8>) -> Option<Sent> {
-        Some(Sent { datagrams: vec![datagram], after: Duration::ZERO })
+    fn now(datagram: Vec<u8>, to: SocketAddr) -> Sent {
+        Sent { datagrams: vec![datagram], to, after: Duration::ZERO }
     }
 }
 
 /// The algorithms of a session. Suite 0 has none.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Strength {
+pub(super) enum Strength {
     Zero,
     Of(Suite),
 }
@@ -50,27 +55,20 @@ struct Opening {
     user: String,
 }
 
-struct Open {
-    strength: Strength,
-    console_id: u32,
-    machine_session: u32,
-    k1: Digest,
-    k2: Digest,
-    next_out: u32,
-    highest_in: u32,
-    context: command::Context,
-    last: Vec<u8>,
-}
-
 /// The BMC's side of all sessions.
 pub(super) struct Server {
     handle: Handle,
     opening: BTreeMap<u32, Opening>,
     open: BTreeMap<u32, Open>,
     next_id: u32,
+    /// Its own UDP port: a console is served there and nowhere else.
+    port: u16,
+    payloads: Payloads,
+    /// To be sent.
+    waiting: Vec<Sent>,
 }
 
-fn random<const N: usize>() -> [u8; N] {
+pub(super) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     let _ = getrandom::fill(&mut bytes);
     bytes
@@ -81,23 +79,31 @@ fn u32_of(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 impl Server {
-    pub(super) fn new(handle: Handle) -> Server {
-        Server { handle, opening: BTreeMap::new(), open: BTreeMap::new(), next_id: 0x0102_0300 }
+    pub(super) fn new(handle: Handle, port: u16) -> Server {
+        Server {
+            handle,
+            opening: BTreeMap::new(),
+            open: BTreeMap::new(),
+            next_id: 0x0102_0300,
+            port,
+            payloads: Payloads::default(),
+            waiting: Vec::new(),
+        }
     }
 
     /// Takes in a datagram.
-    pub(super) fn accept(&mut self, datagram: &[u8], _from: SocketAddr) -> Option<Sent> {
+    pub(super) fn accept(&mut self, datagram: &[u8], from: SocketAddr) -> Vec<Sent> {
+        if !self.is_dead()
+            && let Some(sent) = self.take(datagram, from)
         {
-            let at = self.handle.now();
-            let mut state = self.handle.lock();
-            state.settle(at);
-            let dead = matches!(state.machine.bmc_answers(at), Err(BmcError::Silent));
-            if dead || state.has(Misbehaviour::IpmiSilent) {
-                return None;
-            }
+            self.waiting.push(sent);
         }
+        self.tick()
+    }
+
+    fn take(&mut self, datagram: &[u8], from: SocketAddr) -> Option<Sent> {
         if let Some(pong) = pong(datagram) {
-            return Sent::now(pong);
+            return Some(Sent::now(pong, from));
         }
         // The length of a signature depends on the session, which stands before it.
         let session_id = u32_of(datagram, 6).unwrap_or(0);
@@ -105,34 +111,39 @@ impl Server {
             Some(Strength::Of(suite)) => suite.packet_code_bytes(),
             _ => 12,
         };
-        match frame::parse(datagram, code_bytes).ok()? {
+        let answer = match frame::parse(datagram, code_bytes).ok()? {
             Packet::Sessionless { message } => self.sessionless(message),
             Packet::Secure(packet) => match packet.payload_type {
                 Payload::OpenRequest => self.open_request(packet.payload),
                 Payload::Rakp1 => self.rakp1(packet.payload),
-                Payload::Rakp3 => self.rakp3(packet.payload),
+                Payload::Rakp3 => self.rakp3(packet.payload, from),
                 Payload::Ipmi if packet.session_id == 0 => self.sessionless_v2(packet.payload),
-                Payload::Ipmi => self.command(&packet),
+                Payload::Ipmi => return self.command(&packet, from),
+                Payload::Sol => {
+                    self.console_packet(&packet, from);
+                    None
+                }
                 _ => None,
             },
             Packet::Pong { .. } => None,
-        }
+        };
+        answer.map(|datagram| Sent::now(datagram, from))
     }
 
-    fn sessionless(&self, message: &[u8]) -> Option<Sent> {
+    fn sessionless(&self, message: &[u8]) -> Option<Vec<u8>> {
         let request = Request::read(message)?;
         let answer = command::sessionless(&self.handle, request.net_fn, request.command, request.data);
-        Sent::now(frame::sessionless(&request.answer(&answer)))
+        Some(frame::sessionless(&request.answer(&answer)))
     }
 
     /// The same in the format of 2.0, as ipmitool asks for cipher suites.
-    fn sessionless_v2(&self, message: &[u8]) -> Option<Sent> {
+    fn sessionless_v2(&self, message: &[u8]) -> Option<Vec<u8>> {
         let request = Request::read(message)?;
         let answer = command::sessionless(&self.handle, request.net_fn, request.command, request.data);
-        Sent::now(frame::plain(Payload::Ipmi, &request.answer(&answer)))
+        Some(frame::plain(Payload::Ipmi, &request.answer(&answer)))
     }
 
-    fn open_request(&mut self, payload: &[u8]) -> Option<Sent> {
+    fn open_request(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let (tag, role) = (*payload.first()?, *payload.get(1)?);
         let console_id = u32_of(payload, 4)?;
         let algorithm = |at: usize| payload.get(at).map(|byte| byte & 0x3f);
@@ -145,7 +156,7 @@ impl Server {
         let Some(strength) = known.or(zero) else {
             let mut refusal = vec![tag, 0x11, role, 0];
             refusal.extend(console_id.to_le_bytes());
-            return Sent::now(frame::plain(Payload::OpenResponse, &refusal));
+            return Some(frame::plain(Payload::OpenResponse, &refusal));
         };
         if self.opening.len() >= OPENING_MAX {
             self.opening.pop_first();
@@ -163,10 +174,10 @@ impl Server {
         for (kind, algorithm) in shown.into_iter().enumerate() {
             answer.extend([u8::try_from(kind).unwrap_or(0), 0, 0, 8, algorithm, 0, 0, 0]);
         }
-        Sent::now(frame::plain(Payload::OpenResponse, &answer))
+        Some(frame::plain(Payload::OpenResponse, &answer))
     }
 
-    fn rakp1(&mut self, payload: &[u8]) -> Option<Sent> {
+    fn rakp1(&mut self, payload: &[u8]) -> Option<Vec<u8>> {
         let tag = *payload.first()?;
         let id = u32_of(payload, 4)?;
         let opening = self.opening.get_mut(&id)?;
@@ -179,11 +190,11 @@ impl Server {
         let mut state = self.handle.lock();
         state.counted.credentials += 1;
         let guid = state.machine.bmc_identity().to_be_bytes();
-        let Some(account) = state.account(&opening.user) else {
+        let Some(account) = state.ipmi_account(&opening.user) else {
             if let Some(status) = answer.get_mut(1) {
                 *status = 0x0d;
             }
-            return Sent::now(frame::plain(Payload::Rakp2, &answer));
+            return Some(frame::plain(Payload::Rakp2, &answer));
         };
         answer.extend(opening.bmc_random);
         answer.extend(guid);
@@ -195,10 +206,10 @@ impl Server {
                 [&console, &bmc, &opening.console_random, &opening.bmc_random, &guid, &role, &length, user];
             answer.extend(suite.hmac(account.password.expose(), &parts).iter());
         }
-        Sent::now(frame::plain(Payload::Rakp2, &answer))
+        Some(frame::plain(Payload::Rakp2, &answer))
     }
 
-    fn rakp3(&mut self, payload: &[u8]) -> Option<Sent> {
+    fn rakp3(&mut self, payload: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
         let (tag, status) = (*payload.first()?, *payload.get(1)?);
         let id = u32_of(payload, 4)?;
         let opening = self.opening.remove(&id)?;
@@ -208,14 +219,14 @@ impl Server {
             if let Some(status) = answer.get_mut(1) {
                 *status = code;
             }
-            Sent::now(frame::plain(Payload::Rakp4, &answer))
+            Some(frame::plain(Payload::Rakp4, &answer))
         };
         if status != 0 {
             return None;
         }
         let at = self.handle.now();
         let mut state = self.handle.lock();
-        let account = state.account(&opening.user)?.clone();
+        let account = state.ipmi_account(&opening.user)?.clone();
         let guid = state.machine.bmc_identity().to_be_bytes();
         let (console, length) = (opening.console_id.to_le_bytes(), [u8::try_from(opening.user.len()).unwrap_or(0)]);
         let (role, user) = ([opening.role], opening.user.as_bytes());
@@ -252,153 +263,133 @@ impl Server {
             highest_in: 0,
             context: command::Context::new(account.privilege, opening.role & 0x0f),
             last: Vec::new(),
+            from,
+            used_at_ms: at,
         };
         self.open.insert(id, open);
-        Sent::now(frame::plain(Payload::Rakp4, &answer))
+        Some(frame::plain(Payload::Rakp4, &answer))
     }
 
-    fn command(&mut self, packet: &Secure<'_>) -> Option<Sent> {
-        let at = self.handle.now();
-        let id = packet.session_id;
-        {
-            let open = self.open.get(&id)?;
-            if !self.handle.lock().machine.bmc_use_session(at, open.machine_session) {
-                self.open.remove(&id);
-                return None;
-            }
-        }
+    /// The session of a packet and what the packet carries, if both hold.
+    fn unseal(&mut self, packet: &Secure<'_>, from: SocketAddr) -> Option<(u32, Vec<u8>)> {
+        let (at, id) = (self.handle.now(), packet.session_id);
         let open = self.open.get_mut(&id)?;
-        let plain = match open.strength {
-            Strength::Zero => packet.payload.to_vec(),
-            Strength::Of(suite) => {
-                let (code, true) = (packet.code?, packet.encrypted) else { return None };
-                let expected = suite.hmac(&open.k1, &[packet.covered]);
-                if !suite.fits(&expected, code, suite.packet_code_bytes()) || packet.sequence <= open.highest_in {
-                    return None;
-                }
-                open.highest_in = packet.sequence;
-                decrypt(&open.k2, packet.payload)?
-            }
-        };
+        if !self.handle.lock().machine.bmc_use_session(at, open.machine_session) {
+            self.open.remove(&id);
+            return None;
+        }
+        let plain = open.unseal(packet)?;
+        (open.from, open.used_at_ms) = (from, at);
+        Some((id, plain))
+    }
+
+    fn command(&mut self, packet: &Secure<'_>, from: SocketAddr) -> Option<Sent> {
+        let (id, plain) = self.unseal(packet, from)?;
+        let at = self.handle.now();
         let request = Request::read(&plain)?;
         self.handle.begins();
-        let answer = command::run(&self.handle, &mut open.context, request.net_fn, request.command, request.data);
+        let answer = self.answer(id, &request)?;
         self.handle.ends();
+        let open = self.open.get_mut(&id)?;
         let closes = (request.net_fn, request.command) == (0x06, 0x3c) && answer.code == 0;
         let wrong = self.handle.lock().wrong.clone();
         let power = (request.net_fn, request.command) == (0x00, 0x02);
         let sent = if power && wrong.contains(&Misbehaviour::PowerReplyLost) || answer.lost {
             None
         } else {
-            let mut message = if wrong.contains(&Misbehaviour::IpmiOtherCommand) {
-                Request { command: request.command ^ 0x40, ..request }.answer(&answer)
-            } else {
-                request.answer(&answer)
-            };
+            let mut answered = request;
+            if wrong.contains(&Misbehaviour::IpmiOtherCommand) {
+                answered.command ^= 0x40;
+            }
+            let mut message = answered.answer(&answer);
             if wrong.contains(&Misbehaviour::IpmiCut) {
                 message.truncate(message.len() / 2);
             }
-            let mut datagram = open.seal(&message, wrong.contains(&Misbehaviour::IpmiOtherSession));
-            if wrong.contains(&Misbehaviour::IpmiForged)
-                && let Some(last) = datagram.last_mut()
-            {
-                *last ^= 1;
-            }
-            let mut datagrams = Vec::new();
-            if wrong.contains(&Misbehaviour::IpmiReplays) && !open.last.is_empty() {
-                datagrams.push(open.last.clone());
-            }
-            open.last.clone_from(&datagram);
-            datagrams.push(datagram.clone());
-            if wrong.contains(&Misbehaviour::IpmiTwice) {
-                datagrams.push(datagram);
-            }
-            Some(Sent { datagrams, after: answer.after })
+            let datagrams = open.deliver(Payload::Ipmi, &message, &wrong);
+            Some(Sent { datagrams, to: from, after: answer.after })
         };
         if closes && let Some(open) = self.open.remove(&id) {
             self.handle.lock().machine.bmc_logout(at, open.machine_session);
         }
         sent
     }
-}
 
-impl Open {
-    fn seal(&mut self, message: &[u8], other_session: bool) -> Vec<u8> {
-        let session = if other_session { self.console_id ^ 0x55 } else { self.console_id };
-        let sequence = self.next_out;
-        self.next_out += 1;
-        match self.strength {
-            Strength::Zero => {
-                let mut packet = frame::plain(Payload::Ipmi, message);
-                // Unsealed packets of a session still carry its number and sequence.
-                for (at, byte) in session.to_le_bytes().into_iter().chain(sequence.to_le_bytes()).enumerate() {
-                    if let Some(place) = packet.get_mut(6 + at) {
-                        *place = byte;
-                    }
-                }
-                packet
-            }
-            Strength::Of(suite) => {
-                let encrypted = encrypt(&self.k2, random(), message);
-                let mut packet = frame::authenticated(Payload::Ipmi, session, sequence, &encrypted);
-                let code = suite.packet_code(&self.k1, frame::covered(&packet));
-                packet.extend(code);
-                packet
-            }
+    /// Does what a session asks: commands about payloads here, as they are about all sessions, the others elsewhere.
+    fn answer(&mut self, id: u32, request: &Request<'_>) -> Option<Answer> {
+        let open = self.open.get_mut(&id)?;
+        let Request { net_fn, command, data, .. } = *request;
+        if !payload::is_one(net_fn, command) {
+            return Some(command::run(&self.handle, &mut open.context, net_fn, command, data));
+        }
+        if let Some(refusal) = command::refusal(&self.handle, &open.context, net_fn, command) {
+            return Some(refusal);
+        }
+        let encrypted = open.strength != Strength::Zero;
+        self.forget_lost_console();
+        let asker = payload::Asker { session: id, encrypted, port: self.port };
+        let done = payload::run(&mut self.payloads, asker, net_fn, command, data);
+        if let Some(lost) = done.taken_from
+            && let Some(open) = self.open.get_mut(&lost)
+        {
+            let wrong = self.handle.lock().wrong.clone();
+            let datagrams = open.deliver(Payload::Sol, &sol::DEACTIVATION, &wrong);
+            self.waiting.push(Sent { datagrams, to: open.from, after: Duration::ZERO });
+        }
+        Some(done.answer)
+    }
+
+    fn console_packet(&mut self, packet: &Secure<'_>, from: SocketAddr) {
+        let Some((id, payload)) = self.unseal(packet, from) else { return };
+        let at = self.handle.now();
+        let Some(console) = self.payloads.console.as_mut().filter(|console| console.session == id) else { return };
+        let mut state = self.handle.lock();
+        if let Some(answer) = console.sol.accept(&mut state, at, &payload)
+            && let Some(open) = self.open.get_mut(&id)
+        {
+            let datagrams = open.deliver(Payload::Sol, &answer, &state.wrong);
+            self.waiting.push(Sent { datagrams, to: from, after: Duration::ZERO });
         }
     }
-}
 
-/// A request of a client.
-#[derive(Clone, Copy)]
-struct Request<'a> {
-    from: u8,
-    from_lun: u8,
-    lun: u8,
-    net_fn: u8,
-    sequence: u8,
-    command: u8,
-    data: &'a [u8],
-}
-
-fn checksum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
-}
-
-impl<'a> Request<'a> {
-    fn read(message: &'a [u8]) -> Option<Request<'a>> {
-        let [to, net_fn, first, from, sequence, command, .., last] = *message else { return None };
-        let body = message.get(3..message.len() - 1)?;
-        if checksum(&[to, net_fn]) != first || checksum(body) != last {
-            return None;
+    /// Lets time pass: what the host has printed meanwhile, and what was not acknowledged.
+    pub(super) fn tick(&mut self) -> Vec<Sent> {
+        self.forget_lost_console();
+        if !self.is_dead() {
+            self.console_out();
         }
-        let data = message.get(6..message.len() - 1)?;
-        Some(Request {
-            from,
-            from_lun: sequence & 3,
-            lun: net_fn & 3,
-            net_fn: net_fn >> 2,
-            sequence: sequence >> 2,
-            command,
-            data,
-        })
+        std::mem::take(&mut self.waiting)
     }
 
-    fn answer(&self, answer: &Answer) -> Vec<u8> {
-        let mut message = vec![self.from, (self.net_fn + 1) << 2 | self.from_lun];
-        message.push(checksum(&message));
-        let body_at = message.len();
-        message.extend([frame::BMC_ADDRESS, self.sequence << 2 | self.lun, self.command, answer.code]);
-        message.extend(&answer.data);
-        message.push(checksum(message.get(body_at..).unwrap_or_default()));
-        message
+    fn console_out(&mut self) {
+        let at = self.handle.now();
+        let timing = self.payloads.config.timing();
+        let Some(console) = self.payloads.console.as_mut() else { return };
+        let Some(open) = self.open.get_mut(&console.session) else { return };
+        let mut state = self.handle.lock();
+        let state = &mut *state;
+        while let Some(packet) = console.sol.outgoing(&mut state.serial, at, timing) {
+            let datagrams = open.deliver(Payload::Sol, &packet, &state.wrong);
+            self.waiting.push(Sent { datagrams, to: open.from, after: Duration::ZERO });
+        }
     }
-}
 
-/// Answers an ASF presence ping (ASF 2.0, section 3.2.4.2).
-fn pong(datagram: &[u8]) -> Option<Vec<u8>> {
-    let [6, _, _, 6, 0, 0, 0x11, 0xbe, 0x80, tag, ..] = *datagram else { return None };
-    let mut pong = vec![6, 0, 0xff, 6, 0, 0, 0x11, 0xbe, 0x40, tag, 0, 16];
-    pong.extend([0, 0, 0x11, 0xbe, 0, 0, 0, 0, 0x81, 0, 0, 0, 0, 0, 0, 0]);
-    Some(pong)
+    /// A console ends with its session, however that ended.
+    fn forget_lost_console(&mut self) {
+        let at = self.handle.now();
+        let state = self.handle.lock();
+        if state.machine.bmc_sessions() == 0 {
+            self.open.clear();
+        }
+        let idle_ms = state.machine.spec().bmc_session_idle_ms;
+        let lives = |id: u32| self.open.get(&id).is_some_and(|open| at < open.used_at_ms + idle_ms);
+        self.payloads.console.take_if(|console| !lives(console.session));
+    }
+
+    /// Nothing is answered at all.
+    fn is_dead(&self) -> bool {
+        let at = self.handle.now();
+        let mut state = self.handle.lock();
+        state.settle(at);
+        matches!(state.machine.bmc_answers(at), Err(BmcError::Silent)) || state.has(Misbehaviour::IpmiSilent)
+    }
 }

@@ -30,5 +30,6 @@ pub(super) const MODEL: Model = Model {
     media_at_system: true,
     media_id: "1",
     boot_progress: false,
+    log_id: "Sel",
     ..BASE
 };

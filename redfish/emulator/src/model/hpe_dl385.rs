@@ -32,5 +32,6 @@ pub(super) const MODEL: Model = Model {
     media_id: "2",
     boot_progress: false,
     post_state: true,
+    log_id: "IML",
     ..BASE
 };

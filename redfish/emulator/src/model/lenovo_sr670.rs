@@ -20,5 +20,7 @@ pub(super) const MODEL: Model = Model {
     boot_once_only: true,
     media_at_system: true,
     media_id: "EXT1",
+    log_id: "PlatformLog",
+    log_sel_bare: true,
     ..BASE
 };

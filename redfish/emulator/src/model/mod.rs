@@ -97,6 +97,10 @@ pub struct Model {
     pub media_at_system: bool,
     /// What its virtual CD drive is called.
     pub media_id: &'static str,
+    /// What its event log is called.
+    pub log_id: &'static str,
+    /// Beside that, it shows a `SEL` that can be cleared and has no entries.
+    pub log_sel_bare: bool,
     /// It shows `PoweringOn` and `PoweringOff`.
     pub transient: bool,
     /// It has `BootProgress`.
@@ -149,6 +153,8 @@ const BASE: Model = Model {
     boot_once_only: false,
     media_at_system: false,
     media_id: "Cd",
+    log_id: "SEL",
+    log_sel_bare: false,
     transient: false,
     boot_progress: true,
     post_state: false,

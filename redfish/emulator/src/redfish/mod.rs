@@ -1,7 +1,10 @@
 //! Redfish, the BMC's side.
 
-mod answer;
+mod accounts;
+pub(crate) mod answer;
+pub(crate) mod http;
 mod server;
+mod service;
 mod tree;
 mod write;
 

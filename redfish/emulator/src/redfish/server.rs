@@ -1,12 +1,12 @@
 //! TLS and HTTP around the resources, and what goes wrong with them.
 
 use super::answer::Answer;
-use super::{tree, write};
+use super::http::{self, Asked};
+use super::{service, tree, write};
 use crate::emulator::Certificate;
 use crate::misbehaviour::Misbehaviour;
-use crate::state::Handle;
-use base64::Engine as _;
-use http_body_util::{BodyExt, Full, Limited};
+use crate::state::{Handle, State};
+use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
@@ -18,8 +18,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request's body.
-const BODY_BYTES_MAX: usize = 64 << 10;
 /// A client that begins and says nothing is let go.
 const CLIENT_LIMIT: Duration = Duration::from_secs(300);
 
@@ -125,14 +123,8 @@ async fn raw_answer(
 
 async fn serve_one(handle: Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
     handle.begins();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
-    let query = request.uri().query().unwrap_or_default().to_owned();
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (token, basic, if_match) = (header("x-auth-token"), header("authorization"), header("if-match"));
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect().await.map(|body| body.to_bytes());
-    let body: Value = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or(Value::Null);
-    let answer = judge(&handle, &method, &path, &query, token.as_deref(), basic.as_deref(), if_match.as_deref(), &body);
+    let asked = Asked::read(request).await;
+    let answer = judge(&handle, &asked);
     let late = handle.lock().has(Misbehaviour::ThirtySecondsLate);
     tokio::time::sleep(if late { Duration::from_secs(30) } else { answer.after }).await;
     handle.ends();
@@ -145,7 +137,7 @@ async fn serve_one(handle: Handle, request: Request<Incoming>) -> Response<Full<
 
 fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
     let wrong = handle.lock().wrong.clone();
-    let mut bytes = answer.body.map(|value| value.to_string().into_bytes()).unwrap_or_default();
+    let mut bytes = http::bytes(&answer);
     let mut status = answer.status;
     if wrong.contains(&Misbehaviour::HugeBody) {
         bytes = [b"{\"PowerState\":\"".to_vec(), vec![b'x'; 16 << 20], b"\"}".to_vec()].concat();
@@ -156,27 +148,12 @@ fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
     } else if wrong.contains(&Misbehaviour::Html) {
         (status, bytes) = (200, b"<html><body>Login</body></html>".to_vec());
     }
-    let mut response = Response::builder().status(status);
-    for (name, value) in &answer.headers {
-        response = response.header(*name, value);
-    }
-    if !bytes.is_empty() {
-        response = response.header("content-type", "application/json");
-    }
-    response.body(Full::new(Bytes::from(bytes))).unwrap_or_default()
+    http::response(status, &answer.headers, bytes)
 }
 
-#[allow(clippy::too_many_arguments)] // The parts of one request.
-fn judge(
-    handle: &Handle,
-    method: &Method,
-    path: &str,
-    query: &str,
-    token: Option<&str>,
-    basic: Option<&str>,
-    if_match: Option<&str>,
-    body: &Value,
-) -> Answer {
+fn judge(handle: &Handle, asked: &Asked) -> Answer {
+    let Asked { method, path, query, token, basic, if_match, odata, body } = asked;
+    let (token, basic, if_match) = (token.as_deref(), basic.as_deref(), if_match.as_deref());
     let at = handle.now();
     let mut guard = handle.lock();
     let state = &mut *guard;
@@ -193,57 +170,81 @@ fn judge(
     }
     let trimmed = path.trim_end_matches('/');
     let open = method == Method::GET && matches!(trimmed, "/redfish" | "/redfish/v1" | "/redfish/v1/odata");
-    let logs_in = method == Method::POST && trimmed == "/redfish/v1/SessionService/Sessions";
-    if !open && !logs_in && (state.has(Misbehaviour::Unauthorized) || !known(state, at, token, basic)) {
-        return Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Log in first.");
+    let open = open || (method == Method::GET && trimmed == "/redfish/v1/$metadata");
+    let sessions = ["/redfish/v1/SessionService/Sessions", "/redfish/v1/SessionService/Sessions/Members"];
+    let logs_in = method == Method::POST && sessions.contains(&trimmed);
+    if odata.as_deref().is_some_and(|version| version != "4.0") {
+        return Answer::refusal(412, "Base.1.12.PreconditionFailed", "Only OData-Version 4.0 is served.");
     }
-    match method.as_str() {
-        "GET" | "HEAD" => match tree::resource(state, at, path, query) {
-            Some(resource) => {
-                let running = resource.get("TaskState").is_some_and(|word| word == "Running");
-                let tag = resource.get("@odata.etag").and_then(Value::as_str).map(str::to_owned);
-                let mut answer = Answer::resource(resource);
-                if running {
-                    answer.status = 202;
-                }
-                match tag {
-                    Some(tag) => answer.with("ETag", tag),
-                    None => answer,
-                }
-            }
-            None => Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource."),
+    if !open && !logs_in {
+        let user = if state.has(Misbehaviour::Unauthorized) { None } else { known(state, at, token, basic) };
+        let Some(user) = user else {
+            let refusal = Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Log in first.");
+            return refusal.with("WWW-Authenticate", "Basic realm=\"Redfish\"");
+        };
+        if !service::may(state, &user, method, trimmed, body) {
+            return Answer::refusal(
+                403,
+                "Base.1.12.InsufficientPrivilege",
+                "The account lacks the privilege for this.",
+            );
+        }
+    }
+    let read = matches!(method.as_str(), "GET" | "HEAD");
+    let answer = match method.as_str() {
+        _ if read => match service::document(trimmed) {
+            Some(document) => document,
+            None => look(state, at, path, query),
         },
         "POST" if logs_in => write::login(state, at, body),
         "POST" => write::post(state, at, trimmed, body, if_match),
         "PATCH" => write::patch(state, at, trimmed, body, if_match),
         "DELETE" => write::delete(state, at, trimmed),
-        _ => Answer::status(405),
+        _ => Answer::refusal(405, "Base.1.12.OperationNotAllowed", "No such method."),
+    };
+    let allow = service::allowed(state, trimmed);
+    if read || answer.status == 405 {
+        return answer.with("Allow", allow);
+    }
+    // It is there, and does not take this.
+    if answer.status == 404 && !allow.contains(method.as_str()) && tree::resource(state, at, path, query).is_some() {
+        let refusal = Answer::refusal(405, "Base.1.12.OperationNotAllowed", "It does not take this method.");
+        return refusal.with("Allow", allow);
+    }
+    answer
+}
+
+fn look(state: &mut State, at: u64, path: &str, query: &str) -> Answer {
+    let Some(resource) = tree::resource(state, at, path, query) else {
+        return Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource.");
+    };
+    let running = resource.get("TaskState").is_some_and(|word| word == "Running");
+    let tag = resource.get("@odata.etag").and_then(Value::as_str).map(str::to_owned);
+    let mut answer = Answer::resource(resource);
+    if running {
+        answer.status = 202;
+    }
+    match tag {
+        Some(tag) => answer.with("ETag", tag),
+        None => answer,
     }
 }
 
-/// Whether a request is somebody's.
-fn known(state: &mut crate::state::State, at: u64, token: Option<&str>, basic: Option<&str>) -> bool {
+/// Whose a request is.
+fn known(state: &mut State, at: u64, token: Option<&str>, basic: Option<&str>) -> Option<String> {
     if let Some(token) = token {
-        let Some(id) = state.sessions.iter().find(|session| session.token == token).map(|session| session.id) else {
-            return false;
-        };
-        let alive = state.machine.bmc_use_session(at, id);
+        let session = state.sessions.iter().find(|session| session.token == token)?.clone();
+        let alive = state.machine.bmc_use_session(at, session.id);
         if !alive {
-            state.sessions.retain(|session| session.id != id);
+            state.sessions.retain(|known| known.id != session.id);
         }
-        return alive;
+        return alive.then_some(session.user);
     }
-    let decoded = basic
-        .and_then(|text| text.strip_prefix("Basic "))
-        .and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
-    let Some(decoded) = decoded else { return false };
-    let Some(cut) = decoded.iter().position(|byte| *byte == b':') else { return false };
-    let (name, password) = decoded.split_at(cut);
-    let name = String::from_utf8_lossy(name).into_owned();
-    let right = state.right(&name, password.get(1..).unwrap_or_default());
+    let (name, password) = basic.and_then(http::credential)?;
+    let right = state.right(&name, &password);
     if !right {
         // Counts towards the lock.
         let _ = state.machine.bmc_login(at, false);
     }
-    right && state.machine.bmc_answers(at).is_ok()
+    (right && state.machine.bmc_answers(at).is_ok()).then_some(name)
 }

@@ -1,8 +1,9 @@
 //! The resources, made anew for each read.
 
+use super::{accounts, service};
 use crate::misbehaviour::Misbehaviour;
 use crate::model::{BootAt, Etag, Model};
-use crate::state::State;
+use crate::state::{Session, State};
 use machine::{BmcEvent, BmcEventKind, BmcReply, BmcRequest, HardwareKind, Power, StageRead};
 use serde_json::{Map, Value, json};
 
@@ -50,7 +51,7 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
     let paths = Paths::of(&model);
     let path = path.trim_end_matches('/');
     let found = match path {
-        "/redfish" => json!({ "v1": "/redfish/v1/" }),
+        "/redfish" => return Some(json!({ "v1": "/redfish/v1/" })),
         "/redfish/v1" => root(state),
         "/redfish/v1/Systems" => {
             let mut members = vec![paths.system.clone()];
@@ -76,10 +77,13 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
             collection(path, &members)
         }
         "/redfish/v1/AccountService" => {
-            json!({ "@odata.id": path, "Accounts": id("/redfish/v1/AccountService/Accounts") })
+            json!({ "@odata.id": path, "@odata.type": "#AccountService.v1_10_0.AccountService", "ServiceEnabled": true,
+                "MinPasswordLength": 8, "Accounts": id("/redfish/v1/AccountService/Accounts"),
+                "Roles": id("/redfish/v1/AccountService/Roles") })
         }
         "/redfish/v1/AccountService/Accounts" => {
-            let members: Vec<String> = (1..=state.accounts.len()).map(|number| format!("{path}/{number}")).collect();
+            let named = state.accounts.iter().enumerate().filter(|(_, account)| !account.name.is_empty());
+            let members: Vec<String> = named.map(|(place, _)| format!("{path}/{}", place + 1)).collect();
             collection(path, &members)
         }
         "/redfish/v1/TaskService/Tasks" => {
@@ -98,12 +102,22 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
         }
         _ if path == paths.media => collection(path, &[format!("{path}/{}", model.media_id)]),
         _ if path == format!("{}/{}", paths.media, model.media_id) => media(state, path),
-        _ if path == paths.log => collection(path, &[format!("{path}/SEL")]),
-        _ if path == format!("{}/SEL", paths.log) => {
-            json!({ "@odata.id": path, "Id": "SEL", "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")) })
+        _ if path == paths.log => {
+            let bare = model.log_sel_bare.then_some("SEL");
+            let logs = bare.into_iter().chain([model.log_id]);
+            collection(path, &logs.map(|name| format!("{path}/{name}")).collect::<Vec<_>>())
         }
-        _ if path == format!("{}/SEL/Entries", paths.log) => entries(state, at, path, query),
-        _ => return numbered(state, path),
+        _ if path == format!("{}/{}", paths.log, model.log_id) => {
+            json!({ "@odata.id": path, "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")) })
+        }
+        _ if model.log_sel_bare && path == format!("{}/SEL", paths.log) => {
+            json!({ "@odata.id": path, "ServiceEnabled": true, "MaxNumberOfRecords": 511 })
+        }
+        _ if path == format!("{}/{}/Entries", paths.log, model.log_id) => entries(state, at, path, query),
+        _ => match service::roles(path) {
+            Some(role) => role,
+            None => return numbered(state, path),
+        },
     };
     Some(tagged(found, &model, state.version))
 }
@@ -120,6 +134,10 @@ pub(super) fn settings_path(model: &Model, paths: &Paths) -> Option<String> {
 pub(super) fn etag(model: &Model, path: &str, version: u64) -> Option<String> {
     let system_only_weak = path.len() as u64 + version * 7_919;
     match model.etag {
+        // An account has one everywhere (DSP0266, section 6.5).
+        Etag::None if path.starts_with("/redfish/v1/AccountService/Accounts/") => {
+            Some(format!("\"{system_only_weak:012x}\""))
+        }
         Etag::None => None,
         Etag::Weak => Some(format!("W/\"{system_only_weak:08X}\"")),
         Etag::Strong => Some(format!("\"{system_only_weak:012x}\"")),
@@ -139,20 +157,20 @@ fn tagged(mut resource: Value, model: &Model, version: u64) -> Value {
     resource
 }
 
+/// An open session.
+pub(super) fn session(session: &Session) -> Value {
+    json!({ "@odata.id": format!("/redfish/v1/SessionService/Sessions/{}", session.id), "Id": session.id.to_string(),
+        "@odata.type": "#Session.v1_5_0.Session", "Name": "User Session", "UserName": session.user, "Password": null })
+}
+
 fn numbered(state: &State, path: &str) -> Option<Value> {
     let (parent, number) = path.rsplit_once('/')?;
     let number: usize = number.parse().ok()?;
     let found = match parent {
         "/redfish/v1/SessionService/Sessions" => {
-            state.sessions.iter().find(|session| session.id as usize == number)?;
-            json!({ "@odata.id": path, "Id": number.to_string() })
+            session(state.sessions.iter().find(|session| session.id as usize == number)?)
         }
-        "/redfish/v1/AccountService/Accounts" => {
-            let account = state.accounts.get(number.checked_sub(1)?)?;
-            let role = if account.privilege >= 4 { "Administrator" } else { "Operator" };
-            json!({ "@odata.id": path, "Id": number.to_string(), "UserName": account.name, "RoleId": role, "Enabled": true,
-                "Password": null })
-        }
+        "/redfish/v1/AccountService/Accounts" => accounts::resource(state, path, number)?,
         "/redfish/v1/TaskService/Tasks" => {
             let fails = *state.tasks.get(&u32::try_from(number).ok()?)?;
             let word = if fails { "Exception" } else { "Running" };
@@ -358,10 +376,7 @@ fn media(state: &State, path: &str) -> Value {
 }
 
 fn entries(state: &mut State, at: u64, path: &str, query: &str) -> Value {
-    let events = match state.ask(at, BmcRequest::ReadEvents).result {
-        Ok(BmcReply::Events(events)) => events,
-        _ => Vec::new(),
-    };
+    let events = state.events(at);
     let skip =
         query.split('&').find_map(|pair| pair.strip_prefix("$skip=")).and_then(|n| n.parse().ok()).unwrap_or(0usize);
     let members: Vec<Value> = events.iter().skip(skip).take(PAGE).map(|event| entry(path, event)).collect();

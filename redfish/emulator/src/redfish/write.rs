@@ -1,11 +1,11 @@
 //! What changes something: actions, overrides, media, sessions, passwords.
 
+use super::accounts;
 use super::answer::Answer;
 use super::tree::{Paths, etag, settings_path};
 use crate::misbehaviour::Misbehaviour;
 use crate::model::{Already, BootAt};
 use crate::state::{Session, State, accepted};
-use bmc::Secret;
 use machine::{BmcError, BmcRequest, BootOverride, Power, StageRead};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -24,20 +24,21 @@ pub(super) fn login(state: &mut State, at: u64, body: &Value) -> Answer {
         Err(_) => return Answer::refusal(401, "Base.1.12.ResourceAtUriUnauthorized", "Wrong user or password."),
     };
     state.counted.sessions_opened += 1;
-    let mut bytes = [0u8; 16];
-    let _ = getrandom::fill(&mut bytes);
-    let token: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let token = super::http::token();
+    let session = Session { id, token: token.clone(), user: text("UserName").to_owned() };
+    let answer = Answer { body: Some(super::tree::session(&session)), ..Answer::status(201) };
     if !state.has(Misbehaviour::ForgetsTokens) {
-        state.sessions.push(Session { id, token: token.clone() });
+        state.sessions.push(session);
     }
     let path = format!("/redfish/v1/SessionService/Sessions/{id}");
-    let body = json!({ "@odata.id": path, "Id": id.to_string() });
-    let answer = Answer { body: Some(body), ..Answer::status(201) };
     answer.with("X-Auth-Token", token).with("Location", path)
 }
 
-/// Closes a session.
+/// Closes a session, or takes an account away.
 pub(super) fn delete(state: &mut State, at: u64, path: &str) -> Answer {
+    if path.starts_with("/redfish/v1/AccountService/Accounts/") {
+        return accounts::delete(state, path);
+    }
     let id = path.strip_prefix("/redfish/v1/SessionService/Sessions/").and_then(|id| id.parse::<u32>().ok());
     let Some(id) = id.filter(|id| state.sessions.iter().any(|session| session.id == *id)) else {
         return Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource.");
@@ -52,6 +53,9 @@ pub(super) fn post(state: &mut State, at: u64, path: &str, body: &Value, if_matc
     let paths = Paths::of(&state.model);
     if state.model.action_refuses_if_match && if_match.is_some() {
         return Answer::refusal(412, "Base.1.12.PreconditionFailed", "The ETag did not match.");
+    }
+    if matches!(path, "/redfish/v1/AccountService/Accounts" | "/redfish/v1/AccountService/Accounts/Members") {
+        return accounts::create(state, body);
     }
     let media = format!("{}/{}/Actions/VirtualMedia", paths.media, state.model.media_id);
     if path == format!("{}/Actions/ComputerSystem.Reset", paths.system) {
@@ -173,15 +177,8 @@ pub(super) fn patch(state: &mut State, at: u64, path: &str, body: &Value, if_mat
         }
         _ => {}
     }
-    if let Some(number) = path.strip_prefix("/redfish/v1/AccountService/Accounts/") {
-        let place = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let Some(account) = place.and_then(|place| state.accounts.get_mut(place)) else { return Answer::status(404) };
-        let Some(password) = body.get("Password").and_then(Value::as_str).filter(|text| text.len() >= 8) else {
-            return Answer::refusal(400, "Base.1.12.PropertyValueFormatError", "The password is too short.");
-        };
-        account.password = Secret::new(password.as_bytes().to_vec());
-        state.version += 1;
-        return Answer::status(204);
+    if path.starts_with("/redfish/v1/AccountService/Accounts/") {
+        return accounts::change(state, path, body);
     }
     let settings = settings_path(&model, &paths);
     let at_settings = settings.as_deref() == Some(path);
