@@ -3,6 +3,7 @@
 mod accounts;
 pub(crate) mod answer;
 pub(crate) mod http;
+mod sensors;
 mod server;
 mod service;
 mod tree;

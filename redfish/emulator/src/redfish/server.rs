@@ -191,7 +191,10 @@ fn judge(handle: &Handle, asked: &Asked) -> Answer {
         }
     }
     let read = matches!(method.as_str(), "GET" | "HEAD");
+    let allow = service::allowed(state, trimmed);
     let answer = match method.as_str() {
+        // Before its ETag is looked at.
+        "PATCH" if !allow.contains("PATCH") => Answer::status(404),
         _ if read => match service::document(trimmed) {
             Some(document) => document,
             None => look(state, at, path, query),
@@ -202,7 +205,6 @@ fn judge(handle: &Handle, asked: &Asked) -> Answer {
         "DELETE" => write::delete(state, at, trimmed),
         _ => Answer::refusal(405, "Base.1.12.OperationNotAllowed", "No such method."),
     };
-    let allow = service::allowed(state, trimmed);
     if read || answer.status == 405 {
         return answer.with("Allow", allow);
     }
@@ -210,6 +212,9 @@ fn judge(handle: &Handle, asked: &Asked) -> Answer {
     if answer.status == 404 && !allow.contains(method.as_str()) && tree::resource(state, at, path, query).is_some() {
         let refusal = Answer::refusal(405, "Base.1.12.OperationNotAllowed", "It does not take this method.");
         return refusal.with("Allow", allow);
+    }
+    if answer.status == 404 && answer.body.is_none() {
+        return Answer::refusal(404, "Base.1.12.ResourceMissingAtURI", "No such resource.");
     }
     answer
 }

@@ -1,10 +1,10 @@
 //! The resources, made anew for each read.
 
-use super::{accounts, service};
+use super::{accounts, sensors, service};
 use crate::misbehaviour::Misbehaviour;
 use crate::model::{BootAt, Etag, Model};
 use crate::state::{Session, State};
-use machine::{BmcEvent, BmcEventKind, BmcReply, BmcRequest, HardwareKind, Power, StageRead};
+use machine::{BmcEvent, BmcEventKind, BmcReply, BmcRequest, Power, StageRead};
 use serde_json::{Map, Value, json};
 
 /// Entries of the event log on a page.
@@ -92,8 +92,8 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
         }
         _ if path == paths.system => system(state, at, &paths),
         _ if path == paths.chassis => chassis(state, at, &paths),
-        _ if path == format!("{}/Thermal", paths.chassis) => thermal(state, path),
-        _ if path == format!("{}/Power", paths.chassis) => power_resource(state, path),
+        _ if path == format!("{}/Thermal", paths.chassis) => sensors::thermal(&state.machine, path),
+        _ if path == format!("{}/Power", paths.chassis) => sensors::power(&state.machine, path),
         _ if path == paths.manager => manager(&model, &paths),
         _ if path == format!("{}/ResetActionInfo", paths.system) && model.action_info => json!({ "@odata.id": path,
             "Parameters": [{ "Name": "ResetType", "Required": true, "DataType": "String", "AllowableValues": model.resets }] }),
@@ -324,29 +324,6 @@ fn chassis(state: &mut State, at: u64, paths: &Paths) -> Value {
         "Power": id(format!("{}/Power", paths.chassis)),
         "Links": { "ComputerSystems": [id(&paths.system)], "ManagedBy": [id(&paths.manager)] },
     })
-}
-
-fn thermal(state: &State, path: &str) -> Value {
-    let off = state.machine.power() == Power::Off;
-    let hot = matches!(state.machine.hardware(), Some(HardwareKind::Thermal));
-    let (celsius, health) = if hot { (97, "Critical") } else { (if off { 24 } else { 48 }, "OK") };
-    let fan = if off { 0 } else { 7_200 };
-    json!({ "@odata.id": path,
-        "Temperatures": [
-            { "Name": "CPU1 Temp", "ReadingCelsius": celsius, "Status": { "State": "Enabled", "Health": health } },
-            { "Name": "CPU2 Temp", "ReadingCelsius": null, "Status": { "State": "Absent" } },
-        ],
-        "Fans": [{ "Name": "FAN1", "Reading": fan, "ReadingUnits": "RPM", "Status": { "State": "Enabled", "Health": "OK" } }] })
-}
-
-fn power_resource(state: &State, path: &str) -> Value {
-    let failed = matches!(state.machine.hardware(), Some(HardwareKind::PowerSupply));
-    let health = if failed { "Critical" } else { "OK" };
-    json!({ "@odata.id": path,
-        "PowerControl": [{ "Name": "System Power Control", "PowerConsumedWatts": state.machine.watts() }],
-        "Voltages": [{ "Name": "12V", "ReadingVolts": 12.06, "Status": { "State": "Enabled", "Health": "OK" } }],
-        "PowerSupplies": [{ "Name": "PS1", "LastPowerOutputWatts": state.machine.watts(),
-            "Status": { "State": "Enabled", "Health": health } }] })
 }
 
 fn manager(model: &Model, paths: &Paths) -> Value {
