@@ -84,7 +84,7 @@ async fn an_account_that_may_only_read_switches_nothing() {
     // Its own password it may change, and log out.
     assert!(matches!(
         client.rotate_password(&Secret::new(b"another-secret".to_vec())).await,
-        bmc::redfish::Rotation::Done
+        bmc::Rotation::Done
     ));
     client.close().await;
     assert_eq!(emulator.handle().sessions_open(), 0);
