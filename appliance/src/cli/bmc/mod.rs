@@ -41,7 +41,7 @@ pub(super) enum Bmc {
         #[command(flatten)]
         place: Place,
     },
-    /// Sets what the machine boots from next time, once, and reads it back; or reads or clears it.
+    /// Sets what the machine boots from next time, once, and reads it back; or only reads it.
     Boot {
         /// What it boots from.
         #[arg(value_enum)]
