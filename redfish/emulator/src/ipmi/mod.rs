@@ -4,6 +4,7 @@
 mod chassis;
 mod command;
 mod dcmi;
+mod fru;
 mod lan;
 mod message;
 mod open;
