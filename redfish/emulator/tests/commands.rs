@@ -32,6 +32,11 @@ async fn ipmitool_asks_who_and_where_it_is() {
     assert!(test.contains("passed"), "{test}");
     let chassis = ipmitool(&emulator, "17", &["chassis", "status"]).await;
     assert!(chassis.contains("System Power         : on"), "{chassis}");
+    let unit = ipmitool(&emulator, "17", &["fru", "print", "0"]).await;
+    let field =
+        |name: &str, value: &str| unit.lines().any(|line| line.trim().starts_with(name) && line.ends_with(value));
+    assert!(field("Product Name", "PowerEdge R750") && field("Product Serial", "SN-0001"), "{unit}");
+    assert!(field("Chassis Type", "Rack Mount Chassis") && field("Chassis Serial", "SN-0001"), "{unit}");
     let capabilities = ipmitool(&emulator, "17", &["raw", "0x00", "0x00"]).await;
     assert!(capabilities.contains("06 20 20 20 20 20"), "{capabilities}");
     let device = ipmitool(&emulator, "17", &["raw", "0x04", "0x20", "0x00"]).await;

@@ -1,6 +1,6 @@
 //! Commands, from bytes to the machine and back.
 
-use super::{chassis, dcmi, lan, sel, sensors, users};
+use super::{chassis, dcmi, fru, lan, sel, sensors, users};
 use crate::misbehaviour::Misbehaviour;
 use crate::state::{Handle, State, accepted};
 use machine::{BmcError, BmcRequest};
@@ -140,6 +140,7 @@ pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u
         (0x00, 0x02) => chassis::chassis_control(&mut state, handle, at, data),
         (0x00, 0x08) => chassis::set_boot(&mut state, at, data),
         (0x00, 0x09) => chassis::get_boot(&mut state, at, data),
+        (0x0a, 0x10..=0x1f) => fru::run(&state, command, data),
         (0x0a, 0x40..=0x4f) => sel::run(&mut state, at, command, data),
         (0x0a, 0x20..=0x2f) | (0x04, _) => sensors::run(&mut state, net_fn, command, data),
         (0x0c, 0x02) => lan::parameter(&state, data),

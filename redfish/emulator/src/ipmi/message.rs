@@ -15,7 +15,8 @@ pub(super) struct Request<'a> {
     pub(super) data: &'a [u8],
 }
 
-fn checksum(bytes: &[u8]) -> u8 {
+/// What makes the sum of all bytes zero.
+pub(super) fn checksum(bytes: &[u8]) -> u8 {
     bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg()
 }
 

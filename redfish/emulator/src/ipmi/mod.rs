@@ -4,6 +4,7 @@
 mod chassis;
 mod command;
 mod dcmi;
+mod fru;
 mod lan;
 mod message;
 mod open;
@@ -63,5 +64,53 @@ pub(crate) async fn serve(socket: UdpSocket, handle: Handle) {
 async fn send(socket: &UdpSocket, Sent { datagrams, to, .. }: Sent) {
     for datagram in datagrams {
         let _ = socket.send_to(&datagram, to).await;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::state::Account;
+    use bmc::Secret;
+    use machine::{Machine, Spec};
+    use proptest::prelude::*;
+
+    fn handle() -> Handle {
+        let account = Account::administrator("admin".to_owned(), Secret::new(b"secret".to_vec()));
+        Handle::new(Machine::new(Spec::default(), 1), crate::model::by_name("dell_r750").unwrap(), vec![account])
+    }
+
+    proptest! {
+        #[test]
+        fn no_datagram_makes_it_panic(datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..20)) {
+            let mut server = Server::new(handle(), 623);
+            for mut datagram in datagrams {
+                server.accept(&datagram, ([127, 0, 0, 1], 1).into());
+                // As far as the header goes it is one of RMCP+.
+                for (place, byte) in datagram.iter_mut().zip([6, 0, 0xff, 7, 6]) {
+                    *place = byte;
+                }
+                server.accept(&datagram, ([127, 0, 0, 1], 1).into());
+            }
+        }
+
+        #[test]
+        fn no_command_makes_it_panic(asked in proptest::collection::vec((0usize..7, 0u8..0x62, proptest::collection::vec(any::<u8>(), 0..24)), 0..60)) {
+            let handle = handle();
+            let (mut payloads, mut context) = (payload::Payloads::default(), command::Context::new(4, 4));
+            command::run(&handle, &mut context, 0x06, 0x3b, &[4]);
+            for (place, number, data) in asked {
+                let net_fn = [0x00, 0x04, 0x06, 0x0a, 0x0c, 0x2c, 0x2e][place];
+                let asker = payload::Asker { session: 1, encrypted: true, port: 623 };
+                payload::run(&mut payloads, asker, net_fn, number, &data);
+                command::run(&handle, &mut context, net_fn, number, &data);
+                if let Some(console) = payloads.console.as_mut() {
+                    let mut state = handle.lock();
+                    console.sol.accept(&mut state, 0, &data);
+                    console.sol.outgoing(&mut state.serial, 1_000_000, payloads.config.timing());
+                }
+            }
+        }
     }
 }
