@@ -9,6 +9,8 @@ pub enum Misbehaviour {
     PowerReplyLost,
     /// Both: the chassis repeats what the system says instead of the truth (the second of two lies).
     ChassisAgrees,
+    /// Both: after the next power command another machine's identity is shown.
+    IdentityChanges,
     /// Redfish: `PowerState` is null.
     PowerStateNull,
     /// Redfish: `PowerState` is missing.
@@ -59,6 +61,22 @@ pub enum Misbehaviour {
     NoEtagFits,
     /// Redfish: an override is accepted and not set.
     BootNotSet,
+    /// Redfish: it answers 202 to power commands, with a task that ends well after two seconds.
+    TaskThenDone,
+    /// Redfish: sessions and tasks are said to be at another host.
+    ForeignLocation,
+    /// Redfish: a connection's second request is answered with a reset.
+    ResetOnReuse,
+    /// Redfish: a header of 256 KiB.
+    HugeHeader,
+    /// Redfish: each page of the event log names the first one as the next.
+    EndlessLog,
+    /// Redfish: a certificate whose time is over.
+    ExpiredCertificate,
+    /// Redfish: it speaks TLS 1.0 only.
+    OldTlsOnly,
+    /// Redfish: a one-shot override is accepted and set for all boots.
+    BootSetForever,
     /// IPMI: nothing is answered.
     IpmiSilent,
     /// IPMI: each answer comes twice.
@@ -93,6 +111,7 @@ impl Misbehaviour {
         Misbehaviour::ThirtySecondsLate,
         Misbehaviour::PowerReplyLost,
         Misbehaviour::ChassisAgrees,
+        Misbehaviour::IdentityChanges,
         Misbehaviour::PowerStateNull,
         Misbehaviour::PowerStateMissing,
         Misbehaviour::PowerStateMistyped,
@@ -118,6 +137,14 @@ impl Misbehaviour {
         Misbehaviour::WrongSystemFirst,
         Misbehaviour::NoEtagFits,
         Misbehaviour::BootNotSet,
+        Misbehaviour::TaskThenDone,
+        Misbehaviour::ForeignLocation,
+        Misbehaviour::ResetOnReuse,
+        Misbehaviour::HugeHeader,
+        Misbehaviour::EndlessLog,
+        Misbehaviour::ExpiredCertificate,
+        Misbehaviour::OldTlsOnly,
+        Misbehaviour::BootSetForever,
         Misbehaviour::IpmiSilent,
         Misbehaviour::IpmiTwice,
         Misbehaviour::IpmiForged,
