@@ -103,6 +103,16 @@ pub enum Misbehaviour {
     IpmiSuiteZero,
     /// IPMI: an override is accepted and not set.
     IpmiBootNotSet,
+    /// IPMI: its proof that it knows the password is wrong.
+    IpmiImpostor,
+    /// IPMI: within a session answers are neither signed nor encrypted.
+    IpmiUnsealed,
+    /// IPMI: answers come from another port.
+    IpmiOtherPort,
+    /// IPMI: a one-shot override is accepted and set for all boots.
+    IpmiBootSetForever,
+    /// IPMI: the event log says that it is full and lost events.
+    IpmiLogOverflows,
 }
 
 impl Misbehaviour {
@@ -158,6 +168,11 @@ impl Misbehaviour {
         Misbehaviour::IpmiSolNack,
         Misbehaviour::IpmiSuiteZero,
         Misbehaviour::IpmiBootNotSet,
+        Misbehaviour::IpmiImpostor,
+        Misbehaviour::IpmiUnsealed,
+        Misbehaviour::IpmiOtherPort,
+        Misbehaviour::IpmiBootSetForever,
+        Misbehaviour::IpmiLogOverflows,
     ];
 
     /// Its name, as the control API writes it.

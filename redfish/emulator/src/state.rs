@@ -100,6 +100,9 @@ impl Default for Boot {
     }
 }
 
+/// Of the first byte of the boot flags: for all boots, not only for the next (IPMI 2.0, table 28-14).
+pub(crate) const PERSISTENT: u8 = 0x40;
+
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -185,7 +188,9 @@ impl State {
             if self.boot.enabled == "Once" {
                 self.boot = Boot { mode: self.boot.mode.clone(), ..Boot::default() };
             }
-            self.boot.ipmi = [0; 5];
+            if self.boot.ipmi[0] & PERSISTENT == 0 {
+                self.boot.ipmi = [0; 5];
+            }
         }
     }
 

@@ -2,10 +2,11 @@
 //! of them is tested there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bmc::boot::{BootDevice, BootMode};
+use bmc::boot::{BootDevice, BootLasts, BootMode};
+use bmc::controller::Controller;
 use bmc::ipmi::client::{Client, IpmiError, Patience as IpmiPatience};
 use bmc::ipmi::crypto::Suite;
-use bmc::ipmi::handshake::{Login, Privilege};
+use bmc::ipmi::handshake::{Login, LoginError, Privilege};
 use bmc::redfish::{Credential, Facts, Fingerprint, NoKeeper, Options, Patience, Redfish, Trust};
 use bmc::{PowerCommand, Secret};
 use bmc_emulator::{Certificate, Emulator, Misbehaviour, Setup, by_name, serve_control};
@@ -188,9 +189,13 @@ async fn an_identity_that_changes_with_the_next_power_command() {
     client.power(PowerCommand::On).await.unwrap();
     emulator.handle().set(Misbehaviour::IdentityChanges, true);
     let before = client.identify().await.unwrap().uuid;
+    let mut over_ipmi = ipmi(&emulator).await.unwrap();
+    assert_eq!(Some(over_ipmi.system_guid().await.unwrap()), before);
     client.power(PowerCommand::Off).await.unwrap();
     let after = client.identify().await.unwrap().uuid;
     assert!(after.is_some() && after != before, "{after:?}");
+    assert_eq!(Some(over_ipmi.system_guid().await.unwrap()), after, "both protocols tell the same");
+    over_ipmi.close().await;
     emulator.handle().behave();
     assert_eq!(client.identify().await.unwrap().uuid, before);
     client.close().await;
@@ -203,6 +208,44 @@ async fn an_override_that_is_set_for_ever() {
     let mut client = pinned(&emulator, certificate.fingerprint());
     let _ = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi).await;
     assert_eq!(emulator.handle().boot(), ("Pxe".to_owned(), "Continuous".to_owned()));
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_override_over_ipmi_that_is_set_for_ever() {
+    let (emulator, _) = emulator("openbmc").await;
+    let mut client = ipmi(&emulator).await.unwrap();
+    let once = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi).await.unwrap();
+    assert_eq!(once.lasts, BootLasts::Once);
+    emulator.handle().set(Misbehaviour::IpmiBootSetForever, true);
+    let _ = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi).await;
+    let read = Controller::boot_override(&mut client).await.unwrap();
+    assert_eq!((read.device, read.lasts), (Some(BootDevice::Pxe), BootLasts::Always));
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_that_are_wrong() {
+    let (emulator, _) = emulator("openbmc").await;
+    let handle = emulator.handle();
+    handle.set(Misbehaviour::IpmiImpostor, true);
+    let opened = ipmi(&emulator).await;
+    assert!(matches!(opened, Err(IpmiError::Login { source: LoginError::PasswordWrong, .. })), "{opened:?}");
+    handle.behave();
+    handle.set(Misbehaviour::IpmiOtherPort, true);
+    let opened = ipmi(&emulator).await;
+    assert!(matches!(opened, Err(IpmiError::Silent { .. })), "{opened:?}");
+    handle.behave();
+    let mut client = ipmi(&emulator).await.unwrap();
+    client.chassis_status().await.unwrap();
+    handle.set(Misbehaviour::IpmiUnsealed, true);
+    let read = client.chassis_status().await;
+    assert!(matches!(read, Err(IpmiError::ReplyLost { .. } | IpmiError::Silent { .. })), "{read:?}");
+    handle.behave();
+    let mut client = ipmi(&emulator).await.unwrap();
+    assert!(!client.event_log_info().await.unwrap().overflowed);
+    handle.set(Misbehaviour::IpmiLogOverflows, true);
+    assert!(client.event_log_info().await.unwrap().overflowed);
     client.close().await;
 }
 
