@@ -1,5 +1,6 @@
 //! A small HTTP service on loopback, without TLS and without a password, to look at an emulator and make it misbehave:
-//! `GET /state`, `PUT /misbehaviours/NAME` with `{"on":true}`, `POST /behave`.
+//! `GET /state`, `PUT /misbehaviours/NAME` with `{"on":true}`, `POST /behave`, and `POST /host/faults` or `/bmc/faults` with a
+//! [`machine::Fault`] or [`machine::BmcFault`] as `"Button"` or `{"Slow":3000}`.
 
 use crate::emulator::Failed;
 use crate::misbehaviour::Misbehaviour;
@@ -43,6 +44,8 @@ pub async fn serve_control(handle: Handle, address: SocketAddr) -> Result<(Socke
     Ok((bound, task))
 }
 
+const HELP: &str = "GET /state, PUT /misbehaviours/NAME, POST /behave, POST /host/faults, POST /bmc/faults";
+
 async fn answer(handle: &Handle, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
     let body = Limited::new(request.into_body(), 4_096).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -60,10 +63,19 @@ async fn answer(handle: &Handle, request: Request<Incoming>) -> Response<Full<By
             }
             None => (404, json!({ "error": "no such misbehaviour", "known": names() })),
         },
-        _ => (404, json!({ "error": "GET /state, PUT /misbehaviours/NAME, POST /behave" })),
+        ("POST", "/host/faults") => injected(handle, serde_json::from_value(body).map(|fault| handle.inject(fault))),
+        ("POST", "/bmc/faults") => injected(handle, serde_json::from_value(body).map(|fault| handle.inject_bmc(fault))),
+        _ => (404, json!({ "error": HELP })),
     };
     let response = Response::builder().status(status).header("content-type", "application/json");
     response.body(Full::new(Bytes::from(value.to_string()))).unwrap_or_default()
+}
+
+fn injected(handle: &Handle, done: serde_json::Result<()>) -> (u16, Value) {
+    match done {
+        Ok(()) => (200, state(handle)),
+        Err(why) => (400, json!({ "error": format!("no such fault: {why}") })),
+    }
 }
 
 fn names() -> Vec<String> {
@@ -71,12 +83,14 @@ fn names() -> Vec<String> {
 }
 
 fn state(handle: &Handle) -> Value {
-    let (power, boots) = handle.machine(|machine| (machine.power(), machine.boots()));
+    let (power, boots, cuts) =
+        handle.machine(|machine| (machine.power(), machine.boots(), machine.power_ledger().hard_cuts));
     let wrong: Vec<String> = handle.lock().wrong.iter().map(|wrong| wrong.name()).collect();
     let counted = handle.counted();
     json!({
         "power": match power { Power::On => "on", Power::Off => "off", Power::GoingOff => "going-off" },
-        "boots": boots, "misbehaviours": wrong, "sessions_open": handle.sessions_open(),
+        "boots": boots, "hard_cuts": cuts, "misbehaviours": wrong, "sessions_open": handle.sessions_open(),
         "requests": counted.requests, "offs": counted.offs, "ons": counted.ons, "restarts": counted.restarts,
+        "shutdowns": counted.shutdowns, "interrupts": counted.interrupts,
     })
 }

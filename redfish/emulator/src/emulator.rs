@@ -1,19 +1,14 @@
 //! A whole BMC: its sockets, its host, and the handle that controls it.
 
+use crate::certificate::Certificate;
 use crate::model::Model;
 use crate::state::{Account, Handle};
 use bmc::Secret;
-use bmc::redfish::Fingerprint;
 use machine::{Machine, Spec};
-use rustls::ServerConfig;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 
 /// Why there is none.
 #[derive(Debug, Error)]
@@ -32,63 +27,6 @@ pub enum Failed {
     /// A certificate.
     #[error("no certificate can be made: {0}")]
     Certificate(String),
-}
-
-/// A certificate with its key, and another one beside it; shared by as many emulators as wanted.
-#[derive(Clone)]
-pub struct Certificate {
-    right: TlsAcceptor,
-    other: TlsAcceptor,
-    fingerprint: Fingerprint,
-}
-
-impl std::fmt::Debug for Certificate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Certificate").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
-    }
-}
-
-impl Certificate {
-    /// Makes two self-signed ones for loopback.
-    ///
-    /// # Errors
-    /// The library refuses.
-    pub fn make() -> Result<Certificate, Failed> {
-        let (right, fingerprint) = acceptor()?;
-        let (other, _) = acceptor()?;
-        Ok(Certificate { right, other, fingerprint })
-    }
-
-    /// Of the right one.
-    #[must_use]
-    pub fn fingerprint(&self) -> Fingerprint {
-        self.fingerprint
-    }
-
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
-        self.right.clone()
-    }
-
-    pub(crate) fn other(&self) -> TlsAcceptor {
-        self.other.clone()
-    }
-}
-
-fn acceptor() -> Result<(TlsAcceptor, Fingerprint), Failed> {
-    let failed = |why: &dyn std::fmt::Display| Failed::Certificate(why.to_string());
-    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    let made = rcgen::generate_simple_self_signed(names).map_err(|why| failed(&why))?;
-    let certificate = made.cert.der().clone();
-    let fingerprint = Fingerprint(Sha256::digest(certificate.as_ref()).into());
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|why| failed(&why))?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .map_err(|why| failed(&why))?;
-    Ok((TlsAcceptor::from(Arc::new(config)), fingerprint))
 }
 
 /// How an emulator is made.

@@ -5,6 +5,7 @@
 //! what is wrong on the wire is a [`Misbehaviour`]. Independent clients (ipmitool, FreeIPMI, fence-agents, sushy) check
 //! that it is a BMC at all.
 
+mod certificate;
 mod control;
 mod emulator;
 mod ipmi;
@@ -15,9 +16,11 @@ mod pdu_service;
 mod redfish;
 mod serial;
 mod state;
+mod task;
 
+pub use certificate::Certificate;
 pub use control::serve_control;
-pub use emulator::{Certificate, Emulator, Failed, Setup};
+pub use emulator::{Emulator, Failed, Setup};
 pub use misbehaviour::Misbehaviour;
 pub use model::{Model, by_name};
 pub use pdu::{Pdu, PduHandle, PduMisbehaviour, PduSetup};

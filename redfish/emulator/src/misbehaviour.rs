@@ -9,6 +9,8 @@ pub enum Misbehaviour {
     PowerReplyLost,
     /// Both: the chassis repeats what the system says instead of the truth (the second of two lies).
     ChassisAgrees,
+    /// Both: after the next power command another machine's identity is shown.
+    IdentityChanges,
     /// Redfish: `PowerState` is null.
     PowerStateNull,
     /// Redfish: `PowerState` is missing.
@@ -59,6 +61,22 @@ pub enum Misbehaviour {
     NoEtagFits,
     /// Redfish: an override is accepted and not set.
     BootNotSet,
+    /// Redfish: it answers 202 to power commands, with a task that ends well after two seconds.
+    TaskThenDone,
+    /// Redfish: sessions and tasks are said to be at another host.
+    ForeignLocation,
+    /// Redfish: a connection's second request is answered with a reset.
+    ResetOnReuse,
+    /// Redfish: a header of 256 KiB.
+    HugeHeader,
+    /// Redfish: each page of the event log names the first one as the next.
+    EndlessLog,
+    /// Redfish: a certificate whose time is over.
+    ExpiredCertificate,
+    /// Redfish: it speaks TLS 1.0 only.
+    OldTlsOnly,
+    /// Redfish: a one-shot override is accepted and set for all boots.
+    BootSetForever,
     /// IPMI: nothing is answered.
     IpmiSilent,
     /// IPMI: each answer comes twice.
@@ -85,6 +103,16 @@ pub enum Misbehaviour {
     IpmiSuiteZero,
     /// IPMI: an override is accepted and not set.
     IpmiBootNotSet,
+    /// IPMI: its proof that it knows the password is wrong.
+    IpmiImpostor,
+    /// IPMI: within a session answers are neither signed nor encrypted.
+    IpmiUnsealed,
+    /// IPMI: answers come from another port.
+    IpmiOtherPort,
+    /// IPMI: a one-shot override is accepted and set for all boots.
+    IpmiBootSetForever,
+    /// IPMI: the event log says that it is full and lost events.
+    IpmiLogOverflows,
 }
 
 impl Misbehaviour {
@@ -93,6 +121,7 @@ impl Misbehaviour {
         Misbehaviour::ThirtySecondsLate,
         Misbehaviour::PowerReplyLost,
         Misbehaviour::ChassisAgrees,
+        Misbehaviour::IdentityChanges,
         Misbehaviour::PowerStateNull,
         Misbehaviour::PowerStateMissing,
         Misbehaviour::PowerStateMistyped,
@@ -118,6 +147,14 @@ impl Misbehaviour {
         Misbehaviour::WrongSystemFirst,
         Misbehaviour::NoEtagFits,
         Misbehaviour::BootNotSet,
+        Misbehaviour::TaskThenDone,
+        Misbehaviour::ForeignLocation,
+        Misbehaviour::ResetOnReuse,
+        Misbehaviour::HugeHeader,
+        Misbehaviour::EndlessLog,
+        Misbehaviour::ExpiredCertificate,
+        Misbehaviour::OldTlsOnly,
+        Misbehaviour::BootSetForever,
         Misbehaviour::IpmiSilent,
         Misbehaviour::IpmiTwice,
         Misbehaviour::IpmiForged,
@@ -131,6 +168,11 @@ impl Misbehaviour {
         Misbehaviour::IpmiSolNack,
         Misbehaviour::IpmiSuiteZero,
         Misbehaviour::IpmiBootNotSet,
+        Misbehaviour::IpmiImpostor,
+        Misbehaviour::IpmiUnsealed,
+        Misbehaviour::IpmiOtherPort,
+        Misbehaviour::IpmiBootSetForever,
+        Misbehaviour::IpmiLogOverflows,
     ];
 
     /// Its name, as the control API writes it.

@@ -1,7 +1,8 @@
 //! A power distribution unit: outlets that feed emulated hosts. The second way to a host's power, beside its BMC, with lies
 //! of its own.
 
-use crate::emulator::{Certificate, Failed};
+use crate::certificate::Certificate;
+use crate::emulator::Failed;
 use crate::state::Handle;
 use bmc::Secret;
 use bmc::redfish::Fingerprint;

@@ -3,6 +3,7 @@
 use crate::misbehaviour::Misbehaviour;
 use crate::model::Model;
 use crate::serial::Serial;
+use crate::task::Task;
 use bmc::Secret;
 use machine::{BmcError, BmcEvent, BmcFault, BmcOutcome, BmcReply, BmcRequest, Fault, Machine, Power, StageRead};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +31,14 @@ pub struct Counted {
     pub sessions_opened: u64,
     /// Most requests that were under way at the same time.
     pub overlap_most: u32,
+}
+
+impl Counted {
+    /// Commands that change the power, or may.
+    #[must_use]
+    pub fn powered(&self) -> u64 {
+        self.offs + self.ons + self.restarts + self.shutdowns
+    }
 }
 
 /// An account.
@@ -91,6 +100,9 @@ impl Default for Boot {
     }
 }
 
+/// Of the first byte of the boot flags: for all boots, not only for the next (IPMI 2.0, table 28-14).
+pub(crate) const PERSISTENT: u8 = 0x40;
+
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct State {
@@ -99,7 +111,9 @@ pub(crate) struct State {
     pub(crate) wrong: BTreeSet<Misbehaviour>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) sessions: Vec<Session>,
-    pub(crate) tasks: BTreeMap<u32, bool>,
+    pub(crate) tasks: BTreeMap<u32, Task>,
+    /// Power commands that had come when the identity began to change with the next one.
+    pub(crate) powered_before: u64,
     pub(crate) boot: Boot,
     in_post: bool,
     pub(crate) media: Option<String>,
@@ -118,6 +132,17 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn has(&self, wrong: Misbehaviour) -> bool {
         self.wrong.contains(&wrong)
+    }
+
+    /// The identity as it is shown, of the one that the BMC has.
+    pub(crate) fn shown(&self, identity: u128) -> u128 {
+        let changed = self.has(Misbehaviour::IdentityChanges) && self.counted.powered() > self.powered_before;
+        if changed { identity ^ (1 << 64) } else { identity }
+    }
+
+    /// The BMC's identity as it is shown.
+    pub(crate) fn identity(&self) -> u128 {
+        self.shown(self.machine.bmc_identity())
     }
 
     /// Asks the machine's BMC. Counts what came, done or not.
@@ -163,7 +188,9 @@ impl State {
             if self.boot.enabled == "Once" {
                 self.boot = Boot { mode: self.boot.mode.clone(), ..Boot::default() };
             }
-            self.boot.ipmi = [0; 5];
+            if self.boot.ipmi[0] & PERSISTENT == 0 {
+                self.boot.ipmi = [0; 5];
+            }
         }
     }
 
@@ -228,6 +255,7 @@ impl Handle {
             accounts,
             sessions: Vec::new(),
             tasks: BTreeMap::new(),
+            powered_before: 0,
             boot: Boot::default(),
             in_post: false,
             media: None,
@@ -265,6 +293,9 @@ impl Handle {
     /// Switches a misbehaviour.
     pub fn set(&self, wrong: Misbehaviour, on: bool) {
         let mut state = self.lock();
+        if wrong == Misbehaviour::IdentityChanges {
+            state.powered_before = state.counted.powered();
+        }
         if on {
             state.wrong.insert(wrong)
         } else {

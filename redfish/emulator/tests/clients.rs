@@ -161,3 +161,20 @@ async fn sushy_uses_every_make() {
         assert_eq!(emulator.handle().sessions_open(), 0, "{model}: sushy closes its session");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pyghmi_uses_it() {
+    let python = std::env::var_os("RACKMEDIC_PEERS").map(|peers| PathBuf::from(peers).join("python-1/bin/python"));
+    let Some(python) = python.filter(|python| python.is_file()) else {
+        eprintln!("not run: RACKMEDIC_PEERS names no folder with Python's peers (tests/peers/install)");
+        return;
+    };
+    let emulator = emulator("openbmc").await;
+    let port = emulator.ipmi().port().to_string();
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/drive_with_pyghmi.py");
+    let done = run(python.to_str().unwrap(), &[script.to_str().unwrap(), &port, "admin", PASSWORD]).await;
+    assert!(done.status.success(), "{}", text(&done));
+    truly(&emulator, Power::On).await;
+    let counted = emulator.handle().counted();
+    assert_eq!((counted.offs, counted.ons), (1, 1));
+}

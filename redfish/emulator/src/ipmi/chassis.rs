@@ -2,8 +2,8 @@
 
 use super::command::{Answer, LENGTH, RANGE, failed};
 use crate::misbehaviour::Misbehaviour;
-use crate::state::{Handle, State, accepted};
-use machine::{BmcReply, BmcRequest, BootOverride, OffCause, Power};
+use crate::state::{Handle, PERSISTENT, State, accepted};
+use machine::{BmcFault, BmcReply, BmcRequest, BootOverride, OffCause, Power};
 use std::time::Duration;
 
 /// Get Chassis Capabilities: front panel lockout and interrupt, everything at the BMC.
@@ -75,6 +75,10 @@ pub(super) fn set_boot(state: &mut State, at: u64, data: &[u8]) -> Answer {
             if !state.has(Misbehaviour::IpmiBootNotSet) {
                 state.boot.ipmi = flags;
                 state.boot.ipmi_set_at_ms = at;
+                if state.has(Misbehaviour::IpmiBootSetForever) {
+                    state.boot.ipmi[0] |= PERSISTENT;
+                    state.machine.inject_bmc(at, BmcFault::KeepsBoot);
+                }
             }
             Answer::of([])
         }

@@ -93,7 +93,7 @@ pub(super) fn sessionless(handle: &Handle, net_fn: u8, command: u8, data: &[u8])
             answer.extend(part);
             Answer::of(answer)
         }
-        (0x06, 0x37) => Answer::of(handle.lock().machine.bmc_identity().to_be_bytes()),
+        (0x06, 0x37) => Answer::of(handle.lock().identity().to_be_bytes()),
         _ => Answer::no(PRIVILEGE),
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn run(handle: &Handle, context: &mut Context, net_fn: u8, command: u
     match (net_fn, command) {
         (0x06, 0x01) => device_id(&state),
         (0x06, 0x02) => simple(&mut state, at, BmcRequest::Reset),
-        (0x06, 0x37) => Answer::of(state.machine.bmc_identity().to_be_bytes()),
+        (0x06, 0x37) => Answer::of(state.identity().to_be_bytes()),
         (0x06, 0x38 | 0x54) => {
             drop(state);
             sessionless(handle, net_fn, command, data)

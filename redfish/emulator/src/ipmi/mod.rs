@@ -19,6 +19,7 @@ mod users;
 use crate::misbehaviour::Misbehaviour;
 use crate::state::Handle;
 use session::{Sent, Server};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -28,6 +29,8 @@ const DATAGRAM_MAX: usize = 1_472;
 
 /// How often the console is looked at while nothing comes.
 const TICK: Duration = Duration::from_millis(20);
+/// The same while nobody has the console: a thousand emulators that only wait must cost nothing.
+const IDLE_TICK: Duration = Duration::from_secs(60);
 
 /// Serves until its task is aborted.
 pub(crate) async fn serve(socket: UdpSocket, handle: Handle) {
@@ -36,7 +39,8 @@ pub(crate) async fn serve(socket: UdpSocket, handle: Handle) {
     let mut server = Server::new(handle.clone(), port);
     let mut buffer = vec![0; DATAGRAM_MAX];
     loop {
-        let sent = match tokio::time::timeout(TICK, socket.recv_from(&mut buffer)).await {
+        let tick = if server.has_console() { TICK } else { IDLE_TICK };
+        let sent = match tokio::time::timeout(tick, socket.recv_from(&mut buffer)).await {
             Ok(Ok((length, from))) => server.accept(buffer.get(..length).unwrap_or_default(), from),
             Ok(Err(_)) => {
                 // A client's closed port shows here; it is no fault of ours.
@@ -45,13 +49,20 @@ pub(crate) async fn serve(socket: UdpSocket, handle: Handle) {
             }
             Err(_) => server.tick(),
         };
-        let late = handle.lock().has(Misbehaviour::ThirtySecondsLate);
+        let (late, other_port) = {
+            let state = handle.lock();
+            (state.has(Misbehaviour::ThirtySecondsLate), state.has(Misbehaviour::IpmiOtherPort))
+        };
+        let mut speaks = Arc::clone(&socket);
+        if other_port && let Ok(other) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await {
+            speaks = Arc::new(other);
+        }
         for sent in sent {
             let wait = if late { Duration::from_secs(30) } else { sent.after };
             if wait.is_zero() {
-                send(&socket, sent).await;
+                send(&speaks, sent).await;
             } else {
-                let socket = Arc::clone(&socket);
+                let socket = Arc::clone(&speaks);
                 tokio::spawn(async move {
                     tokio::time::sleep(wait).await;
                     send(&socket, sent).await;

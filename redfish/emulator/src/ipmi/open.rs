@@ -1,12 +1,18 @@
 //! An open session of the BMC's side: packets verified, decrypted and sealed, and what goes wrong with them on the wire.
 
 use super::command::Context;
-use super::session::{Strength, random};
+use super::session::Strength;
 use crate::misbehaviour::Misbehaviour;
 use bmc::ipmi::crypto::{Digest, decrypt, encrypt};
 use bmc::ipmi::frame::{self, Payload, Secure};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let _ = getrandom::fill(&mut bytes);
+    bytes
+}
 
 /// An open session.
 pub(super) struct Open {
@@ -49,7 +55,11 @@ impl Open {
         payload: &[u8],
         wrong: &BTreeSet<Misbehaviour>,
     ) -> Vec<Vec<u8>> {
-        let mut datagram = self.seal(payload_type, payload, wrong.contains(&Misbehaviour::IpmiOtherSession));
+        let mut datagram = if wrong.contains(&Misbehaviour::IpmiUnsealed) {
+            frame::unprotected(payload_type, self.console_id, self.count(), payload)
+        } else {
+            self.seal(payload_type, payload, wrong.contains(&Misbehaviour::IpmiOtherSession))
+        };
         if wrong.contains(&Misbehaviour::IpmiForged)
             && let Some(last) = datagram.last_mut()
         {
@@ -67,10 +77,16 @@ impl Open {
         datagrams
     }
 
-    fn seal(&mut self, payload_type: Payload, payload: &[u8], other_session: bool) -> Vec<u8> {
-        let session = if other_session { self.console_id ^ 0x55 } else { self.console_id };
+    /// The next sequence number.
+    fn count(&mut self) -> u32 {
         let sequence = self.next_out;
         self.next_out += 1;
+        sequence
+    }
+
+    fn seal(&mut self, payload_type: Payload, payload: &[u8], other_session: bool) -> Vec<u8> {
+        let session = if other_session { self.console_id ^ 0x55 } else { self.console_id };
+        let sequence = self.count();
         match self.strength {
             // Unsealed packets of a session still carry its number and sequence.
             Strength::Zero => frame::unprotected(payload_type, session, sequence, payload),

@@ -12,11 +12,12 @@ pub(super) fn run(state: &mut State, at: u64, command: u8, data: &[u8]) -> Answe
             let events = state.events(at);
             let mut answer = vec![0x51];
             answer.extend(u16::try_from(events.len()).unwrap_or(0).to_le_bytes());
-            answer.extend([0xff, 0xff]);
+            let full = state.has(Misbehaviour::IpmiLogOverflows);
+            answer.extend(if full { [0, 0] } else { [0xff, 0xff] });
             answer.extend(events.last().map_or(0, |event| stamp(event.at)).to_le_bytes());
             answer.extend(state.log_cleared_at_ms.map_or(0, stamp).to_le_bytes());
-            // Reserving is supported.
-            answer.push(0x02);
+            // Reserving is supported; bit 7: events were dropped for lack of space.
+            answer.push(if full { 0x82 } else { 0x02 });
             Answer::of(answer)
         }
         0x42 => {

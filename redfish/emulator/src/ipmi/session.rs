@@ -2,7 +2,7 @@
 
 use super::command::{self, Answer};
 use super::message::{Request, pong};
-use super::open::Open;
+use super::open::{Open, random};
 use super::payload::{self, Payloads};
 use super::sol;
 use crate::misbehaviour::Misbehaviour;
@@ -66,12 +66,6 @@ pub(super) struct Server {
     payloads: Payloads,
     /// To be sent.
     waiting: Vec<Sent>,
-}
-
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let _ = getrandom::fill(&mut bytes);
-    bytes
 }
 
 fn u32_of(bytes: &[u8], at: usize) -> Option<u32> {
@@ -189,7 +183,7 @@ impl Server {
         answer.extend(opening.console_id.to_le_bytes());
         let mut state = self.handle.lock();
         state.counted.credentials += 1;
-        let guid = state.machine.bmc_identity().to_be_bytes();
+        let guid = state.identity().to_be_bytes();
         let Some(account) = state.ipmi_account(&opening.user) else {
             if let Some(status) = answer.get_mut(1) {
                 *status = 0x0d;
@@ -204,7 +198,10 @@ impl Server {
             let user = opening.user.as_bytes();
             let parts: [&[u8]; 8] =
                 [&console, &bmc, &opening.console_random, &opening.bmc_random, &guid, &role, &length, user];
-            answer.extend(suite.hmac(account.password.expose(), &parts).iter());
+            let code = suite.hmac(account.password.expose(), &parts);
+            // An impostor knows no password: what it shows is noise.
+            let noise = u8::from(state.has(Misbehaviour::IpmiImpostor));
+            answer.extend(code.iter().map(|byte| byte ^ noise));
         }
         Some(frame::plain(Payload::Rakp2, &answer))
     }
@@ -227,7 +224,7 @@ impl Server {
         let at = self.handle.now();
         let mut state = self.handle.lock();
         let account = state.ipmi_account(&opening.user)?.clone();
-        let guid = state.machine.bmc_identity().to_be_bytes();
+        let guid = state.identity().to_be_bytes();
         let (console, length) = (opening.console_id.to_le_bytes(), [u8::try_from(opening.user.len()).unwrap_or(0)]);
         let (role, user) = ([opening.role], opening.user.as_bytes());
         let empty = Digest::new(Vec::new());
@@ -349,6 +346,11 @@ impl Server {
             let datagrams = open.deliver(Payload::Sol, &answer, &state.wrong);
             self.waiting.push(Sent { datagrams, to: from, after: Duration::ZERO });
         }
+    }
+
+    /// Somebody has the console.
+    pub(super) fn has_console(&self) -> bool {
+        self.payloads.console.is_some()
     }
 
     /// Lets time pass: what the host has printed meanwhile, and what was not acknowledged.

@@ -10,3 +10,5 @@ mod tree;
 mod write;
 
 pub(crate) use server::serve;
+#[cfg(test)]
+pub(crate) use tree::resource;

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::http::{self, Asked};
 use super::{service, tree, write};
-use crate::emulator::Certificate;
+use crate::certificate::Certificate;
 use crate::misbehaviour::Misbehaviour;
 use crate::state::{Handle, State};
 use http_body_util::Full;
@@ -13,7 +13,8 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use machine::BmcError;
 use serde_json::Value;
-use std::convert::Infallible;
+use std::io::{Error, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,31 +38,56 @@ pub(crate) async fn serve(listener: TcpListener, handle: Handle, certificate: Ce
 
 async fn connection(mut stream: TcpStream, handle: Handle, certificate: Certificate) {
     let at = handle.now();
-    let (silent, no_tls, other) = {
+    let (silent, wrong) = {
         let mut state = handle.lock();
         state.settle(at);
-        let silent = matches!(state.machine.bmc_answers(at), Err(BmcError::Silent));
-        (silent, state.has(Misbehaviour::NoTls), state.has(Misbehaviour::OtherCertificate))
+        (matches!(state.machine.bmc_answers(at), Err(BmcError::Silent)), state.wrong.clone())
     };
     if silent {
         return;
     }
-    if no_tls {
+    if wrong.contains(&Misbehaviour::OldTlsOnly) {
+        // To a greeting that offers nothing as old: alert, fatal, protocol version (RFC 5246, section 7.2).
+        let mut greeting = [0; 2_048];
+        let _ = stream.read(&mut greeting).await;
+        let _ = stream.write_all(&[0x15, 3, 1, 0, 2, 2, 70]).await;
+        return;
+    }
+    if wrong.contains(&Misbehaviour::NoTls) {
         let _ = stream.write_all(b"SSH-2.0-dropbear\r\n\x00\xff\x16\x03").await;
         let mut sink = [0; 256];
         let _ = stream.read(&mut sink).await;
         return;
     }
     let _ = stream.set_nodelay(true);
-    let acceptor = if other { certificate.other() } else { certificate.acceptor() };
+    let acceptor = if wrong.contains(&Misbehaviour::OtherCertificate) {
+        certificate.other()
+    } else if wrong.contains(&Misbehaviour::ExpiredCertificate) {
+        certificate.expired()
+    } else {
+        certificate.acceptor()
+    };
+    let reset_on_reuse = wrong.contains(&Misbehaviour::ResetOnReuse);
+    if reset_on_reuse {
+        let _ = stream.set_zero_linger();
+    }
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     if let Some(bytes) = raw(&handle) {
         let _ = raw_answer(&mut stream, &handle, bytes).await;
         return;
     }
+    let used = AtomicBool::new(false);
     let service = service_fn(move |request| {
         let handle = handle.clone();
-        async move { Ok::<_, Infallible>(serve_one(handle, request).await) }
+        let again = used.swap(true, Ordering::Relaxed);
+        async move {
+            // The error closes the connection, and without lingering that is a reset.
+            if again && reset_on_reuse {
+                Err(Error::from(ErrorKind::ConnectionReset))
+            } else {
+                Ok(serve_one(handle, request).await)
+            }
+        }
     });
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
@@ -148,7 +174,11 @@ fn respond(handle: &Handle, answer: Answer) -> Response<Full<Bytes>> {
     } else if wrong.contains(&Misbehaviour::Html) {
         (status, bytes) = (200, b"<html><body>Login</body></html>".to_vec());
     }
-    http::response(status, &answer.headers, bytes)
+    let mut headers = answer.headers;
+    if wrong.contains(&Misbehaviour::HugeHeader) {
+        headers.push(("x-padding", "x".repeat(256 << 10)));
+    }
+    http::response(status, &headers, bytes)
 }
 
 fn judge(handle: &Handle, asked: &Asked) -> Answer {

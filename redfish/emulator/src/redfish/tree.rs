@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 /// Entries of the event log on a page.
 const PAGE: usize = 10;
 
-fn id(path: impl AsRef<str>) -> Value {
+pub(super) fn id(path: impl AsRef<str>) -> Value {
     json!({ "@odata.id": path.as_ref() })
 }
 
-fn collection(path: &str, members: &[String]) -> Value {
+pub(super) fn collection(path: &str, members: &[String]) -> Value {
     let list: Vec<Value> = members.iter().map(id).collect();
     json!({ "@odata.id": path, "Members": list, "Members@odata.count": members.len() })
 }
@@ -46,7 +46,7 @@ fn uuid(identity: u128) -> String {
 }
 
 /// The resource at a path without its query.
-pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> Option<Value> {
+pub(crate) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> Option<Value> {
     let model = state.model;
     let paths = Paths::of(&model);
     let path = path.trim_end_matches('/');
@@ -86,6 +86,9 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
             let members: Vec<String> = named.map(|(place, _)| format!("{path}/{}", place + 1)).collect();
             collection(path, &members)
         }
+        "/redfish/v1/TaskService" => {
+            json!({ "@odata.id": path, "ServiceEnabled": true, "Tasks": id("/redfish/v1/TaskService/Tasks") })
+        }
         "/redfish/v1/TaskService/Tasks" => {
             let members: Vec<String> = state.tasks.keys().map(|number| format!("{path}/{number}")).collect();
             collection(path, &members)
@@ -108,16 +111,19 @@ pub(super) fn resource(state: &mut State, at: u64, path: &str, query: &str) -> O
             collection(path, &logs.map(|name| format!("{path}/{name}")).collect::<Vec<_>>())
         }
         _ if path == format!("{}/{}", paths.log, model.log_id) => {
-            json!({ "@odata.id": path, "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")) })
+            json!({ "@odata.id": path, "LogEntryType": "SEL", "Entries": id(format!("{path}/Entries")),
+                "Actions": { "#LogService.ClearLog": { "target": format!("{path}/Actions/LogService.ClearLog") } } })
         }
         _ if model.log_sel_bare && path == format!("{}/SEL", paths.log) => {
             json!({ "@odata.id": path, "ServiceEnabled": true, "MaxNumberOfRecords": 511 })
         }
         _ if path == format!("{}/{}/Entries", paths.log, model.log_id) => entries(state, at, path, query),
-        _ => match service::roles(path) {
-            Some(role) => role,
-            None => return numbered(state, path),
-        },
+        _ => {
+            let found = service::roles(path)
+                .or_else(|| sensors::collected(&state.machine, &paths, path))
+                .or_else(|| numbered(state, at, path));
+            return found.map(|found| tagged(found, &model, state.version));
+        }
     };
     Some(tagged(found, &model, state.version))
 }
@@ -163,7 +169,7 @@ pub(super) fn session(session: &Session) -> Value {
         "@odata.type": "#Session.v1_5_0.Session", "Name": "User Session", "UserName": session.user, "Password": null })
 }
 
-fn numbered(state: &State, path: &str) -> Option<Value> {
+fn numbered(state: &State, at: u64, path: &str) -> Option<Value> {
     let (parent, number) = path.rsplit_once('/')?;
     let number: usize = number.parse().ok()?;
     let found = match parent {
@@ -171,24 +177,25 @@ fn numbered(state: &State, path: &str) -> Option<Value> {
             session(state.sessions.iter().find(|session| session.id as usize == number)?)
         }
         "/redfish/v1/AccountService/Accounts" => accounts::resource(state, path, number)?,
-        "/redfish/v1/TaskService/Tasks" => {
-            let fails = *state.tasks.get(&u32::try_from(number).ok()?)?;
-            let word = if fails { "Exception" } else { "Running" };
-            json!({ "@odata.id": path, "Id": number.to_string(), "TaskState": word,
-                "TaskStatus": if fails { "Critical" } else { "OK" },
-                "Messages": [{ "Message": if fails { "The request failed." } else { "" } }] })
+        // The monitor shows the task itself: 202 while it runs.
+        "/redfish/v1/TaskService/Tasks" | "/redfish/v1/TaskService/TaskMonitors" => {
+            let (word, status) = state.tasks.get(&u32::try_from(number).ok()?)?.words(at);
+            let text = if status == "OK" { "" } else { "The request failed." };
+            json!({ "@odata.id": path, "Id": number.to_string(), "TaskState": word, "TaskStatus": status,
+                "TaskMonitor": format!("/redfish/v1/TaskService/TaskMonitors/{number}"),
+                "Messages": [{ "Message": text }] })
         }
         _ => return None,
     };
-    Some(tagged(found, &state.model, state.version))
+    Some(found)
 }
 
 fn root(state: &State) -> Value {
     let mut root = json!({
         "@odata.id": "/redfish/v1/", "@odata.type": "#ServiceRoot.v1_9_0.ServiceRoot", "Id": "RootService",
-        "Name": "Root Service", "RedfishVersion": "1.14.0", "UUID": uuid(state.machine.bmc_identity()),
+        "Name": "Root Service", "RedfishVersion": "1.14.0", "UUID": uuid(state.identity()),
         "Systems": id("/redfish/v1/Systems"), "Chassis": id("/redfish/v1/Chassis"), "Managers": id("/redfish/v1/Managers"),
-        "SessionService": id("/redfish/v1/SessionService"), "AccountService": id("/redfish/v1/AccountService"),
+        "SessionService": id("/redfish/v1/SessionService"), "Tasks": id("/redfish/v1/TaskService"), "AccountService": id("/redfish/v1/AccountService"),
         "Links": { "Sessions": id("/redfish/v1/SessionService/Sessions") },
     });
     if let Some(object) = root.as_object_mut() {
@@ -260,7 +267,7 @@ fn system(state: &mut State, at: u64, paths: &Paths) -> Value {
     let Some(object) = system.as_object_mut() else { return system };
     if let Some(read) = read {
         if read.identity != 0 {
-            object.insert("UUID".to_owned(), json!(uuid(read.identity)));
+            object.insert("UUID".to_owned(), json!(uuid(state.shown(read.identity))));
         }
         let power = word(read.power, model.transient);
         let shown = power_word(state, power);
@@ -296,7 +303,7 @@ fn system(state: &mut State, at: u64, paths: &Paths) -> Value {
 }
 
 /// The power state as it is shown, with what is wrong about it; `None` = left out.
-fn power_word(state: &State, word: &str) -> Option<Value> {
+pub(super) fn power_word(state: &State, word: &str) -> Option<Value> {
     if state.has(Misbehaviour::PowerStateNull) {
         Some(Value::Null)
     } else if state.has(Misbehaviour::PowerStateMissing) {
@@ -321,7 +328,7 @@ fn chassis(state: &mut State, at: u64, paths: &Paths) -> Value {
     json!({
         "@odata.id": paths.chassis, "Id": model.chassis_id, "ChassisType": "RackMount", "PowerState": word,
         "SerialNumber": state.machine.spec().serial, "Thermal": id(format!("{}/Thermal", paths.chassis)),
-        "Power": id(format!("{}/Power", paths.chassis)),
+        "Power": id(format!("{}/Power", paths.chassis)), "Sensors": id(format!("{}/Sensors", paths.chassis)),
         "Links": { "ComputerSystems": [id(&paths.system)], "ManagedBy": [id(&paths.manager)] },
     })
 }
@@ -358,10 +365,11 @@ fn entries(state: &mut State, at: u64, path: &str, query: &str) -> Value {
         query.split('&').find_map(|pair| pair.strip_prefix("$skip=")).and_then(|n| n.parse().ok()).unwrap_or(0usize);
     let members: Vec<Value> = events.iter().skip(skip).take(PAGE).map(|event| entry(path, event)).collect();
     let mut page = json!({ "@odata.id": path, "Members@odata.count": events.len(), "Members": members });
-    if skip + PAGE < events.len()
-        && let Some(object) = page.as_object_mut()
-    {
-        object.insert("Members@odata.nextLink".to_owned(), json!(format!("{path}?$skip={}", skip + PAGE)));
+    // In a circle, each page names the first.
+    let circle = state.has(Misbehaviour::EndlessLog).then_some(0);
+    let next = circle.or(Some(skip.saturating_add(PAGE)).filter(|next| *next < events.len()));
+    if let (Some(next), Some(object)) = (next, page.as_object_mut()) {
+        object.insert("Members@odata.nextLink".to_owned(), json!(format!("{path}?$skip={next}")));
     }
     page
 }

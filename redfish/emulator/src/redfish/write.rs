@@ -6,7 +6,7 @@ use super::tree::{Paths, etag, settings_path};
 use crate::misbehaviour::Misbehaviour;
 use crate::model::{Already, BootAt};
 use crate::state::{Session, State, accepted};
-use machine::{BmcError, BmcRequest, BootOverride, Power, StageRead};
+use machine::{BmcError, BmcFault, BmcRequest, BootOverride, Power, StageRead};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -31,7 +31,12 @@ pub(super) fn login(state: &mut State, at: u64, body: &Value) -> Answer {
         state.sessions.push(session);
     }
     let path = format!("/redfish/v1/SessionService/Sessions/{id}");
-    answer.with("X-Auth-Token", token).with("Location", path)
+    answer.with("X-Auth-Token", token).with("Location", located(state, path))
+}
+
+/// Where something is said to be that is at this path.
+fn located(state: &State, path: String) -> String {
+    if state.has(Misbehaviour::ForeignLocation) { format!("https://203.0.113.9{path}") } else { path }
 }
 
 /// Closes a session, or takes an account away.
@@ -56,6 +61,10 @@ pub(super) fn post(state: &mut State, at: u64, path: &str, body: &Value, if_matc
     }
     if matches!(path, "/redfish/v1/AccountService/Accounts" | "/redfish/v1/AccountService/Accounts/Members") {
         return accounts::create(state, body);
+    }
+    if path == format!("{}/{}/Actions/LogService.ClearLog", paths.log, state.model.log_id) {
+        state.clear_events(at);
+        return Answer::status(204);
     }
     let media = format!("{}/{}/Actions/VirtualMedia", paths.media, state.model.media_id);
     if path == format!("{}/Actions/ComputerSystem.Reset", paths.system) {
@@ -125,14 +134,14 @@ fn reset(state: &mut State, at: u64, body: &Value) -> Answer {
     let outcome = state.ask(at, request);
     let after = Duration::from_millis(outcome.arrives_at.saturating_sub(at)).min(Duration::from_secs(5));
     let answer = match accepted(&outcome) {
-        Ok(true) if state.has(Misbehaviour::EndlessTask) || state.has(Misbehaviour::FailingTask) => {
-            let number = u32::try_from(state.tasks.len()).unwrap_or(0) + 1;
-            state.tasks.insert(number, state.has(Misbehaviour::FailingTask));
-            let path = format!("/redfish/v1/TaskService/Tasks/{number}");
-            Answer { body: Some(json!({ "@odata.id": path, "TaskState": "New" })), ..Answer::status(202) }
-                .with("Location", path)
-        }
-        Ok(true) => Answer::status(204),
+        Ok(true) => match state.begin_task(at) {
+            Some(number) => {
+                let path = format!("/redfish/v1/TaskService/Tasks/{number}");
+                Answer { body: Some(json!({ "@odata.id": path, "TaskState": "New" })), ..Answer::status(202) }
+                    .with("Location", located(state, path))
+            }
+            None => Answer::status(204),
+        },
         Ok(false) => {
             let id = "Base.1.12.ActionParameterValueConflict";
             Answer::refusal(409, id, "The action cannot be done in the present state.")
@@ -236,7 +245,12 @@ fn boot(state: &mut State, at: u64, body: &Value) -> Answer {
         target.clone_into(&mut state.boot.target);
     }
     if let Some(enabled) = enabled {
-        enabled.clone_into(&mut state.boot.enabled);
+        let forever = enabled == "Once" && state.has(Misbehaviour::BootSetForever);
+        if forever {
+            state.machine.inject_bmc(at, BmcFault::KeepsBoot);
+        }
+        let kept = if forever { "Continuous" } else { enabled };
+        kept.clone_into(&mut state.boot.enabled);
     }
     if disables {
         "None".clone_into(&mut state.boot.target);
