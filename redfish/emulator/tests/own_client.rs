@@ -167,3 +167,15 @@ async fn a_session_that_a_killed_process_left_goes_with_its_idle_time() {
     open().await.unwrap().close().await;
     open().await.unwrap().close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_place_points_elsewhere_is_closed_at_the_bmc_all_the_same() {
+    let certificate = Certificate::make().unwrap();
+    let emulator = Emulator::start(Setup::of(by_name("dell_r750").unwrap()), &certificate).await.unwrap();
+    emulator.handle().set(bmc_emulator::Misbehaviour::ForeignLocation, true);
+    let mut client = client(&emulator, &certificate, "secret-of-a-bmc");
+    client.readings().await.unwrap();
+    assert_eq!(emulator.handle().sessions_open(), 1);
+    client.close().await;
+    assert_eq!(emulator.handle().sessions_open(), 0);
+}

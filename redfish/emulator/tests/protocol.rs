@@ -82,10 +82,7 @@ async fn an_account_that_may_only_read_switches_nothing() {
     assert!(matches!(refused, Err(RedfishError::Forbidden { .. })), "{refused:?}");
     assert_eq!(emulator.handle().counted().offs, 0, "it never reached the machine");
     // Its own password it may change, and log out.
-    assert!(matches!(
-        client.rotate_password(&Secret::new(b"another-secret".to_vec())).await,
-        bmc::Rotation::Done
-    ));
+    assert!(matches!(client.rotate_password(&Secret::new(b"another-secret".to_vec())).await, bmc::Rotation::Done));
     client.close().await;
     assert_eq!(emulator.handle().sessions_open(), 0);
 }

@@ -524,8 +524,11 @@ impl Redfish {
         if status.is_success() {
             let token = response.header("x-auth-token").filter(|token| !token.is_empty()).map(str::to_owned);
             let body = parse(&response.body).unwrap_or(Value::Null);
-            let place = response.header("location").or_else(|| Walk::of(&body).id());
-            let link = place.and_then(|place| self.link(place).ok());
+            // A header that points elsewhere is not followed, but the session must be closed some day.
+            let session = Walk::of(&body);
+            let under = session.get("Id").text().and_then(|id| sessions.under(id).ok());
+            let named = [response.header("location"), session.id()].into_iter().flatten();
+            let link = named.filter_map(|place| self.link(place).ok()).next().or(under);
             match (token, link) {
                 (Some(token), Some(link)) => {
                     let token = Secret::new(token.into_bytes());
