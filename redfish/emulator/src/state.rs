@@ -271,6 +271,15 @@ impl Handle {
         Handle { state: Arc::new(Mutex::new(state)), began: Instant::now() }
     }
 
+    /// One with an ordinary machine that is on.
+    #[cfg(test)]
+    #[allow(clippy::unwrap_used)]
+    pub(crate) fn of_test() -> Handle {
+        let account = Account::administrator("admin".to_owned(), Secret::new(b"secret".to_vec()));
+        let machine = Machine::new(machine::Spec::default(), 1);
+        Handle::new(machine, crate::model::by_name("dell_r750").unwrap(), vec![account])
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -79,23 +79,14 @@ async fn send(socket: &UdpSocket, Sent { datagrams, to, .. }: Sent) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::state::Account;
-    use bmc::Secret;
-    use machine::{Machine, Spec};
     use proptest::prelude::*;
-
-    fn handle() -> Handle {
-        let account = Account::administrator("admin".to_owned(), Secret::new(b"secret".to_vec()));
-        Handle::new(Machine::new(Spec::default(), 1), crate::model::by_name("dell_r750").unwrap(), vec![account])
-    }
 
     proptest! {
         #[test]
         fn no_datagram_makes_it_panic(datagrams in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..80), 0..20)) {
-            let mut server = Server::new(handle(), 623);
+            let mut server = Server::new(Handle::of_test(), 623);
             for mut datagram in datagrams {
                 server.accept(&datagram, ([127, 0, 0, 1], 1).into());
                 // As far as the header goes it is one of RMCP+.
@@ -108,7 +99,7 @@ mod tests {
 
         #[test]
         fn no_command_makes_it_panic(asked in proptest::collection::vec((0usize..7, 0u8..0x62, proptest::collection::vec(any::<u8>(), 0..24)), 0..60)) {
-            let handle = handle();
+            let handle = Handle::of_test();
             let (mut payloads, mut context) = (payload::Payloads::default(), command::Context::new(4, 4));
             command::run(&handle, &mut context, 0x06, 0x3b, &[4]);
             for (place, number, data) in asked {

@@ -157,4 +157,29 @@ mod tests {
         sol.acknowledge(&mut serial, 0, 3, 4, 0);
         assert_eq!(sol.outgoing(&mut serial, 200, TIMING), None);
     }
+
+    #[test]
+    fn a_packet_that_comes_again_is_acknowledged_again_and_typed_once() {
+        let handle = crate::state::Handle::of_test();
+        let mut state = handle.lock();
+        let mut sol = Sol::default();
+        for _ in 0..3 {
+            assert_eq!(sol.accept(&mut state, 1, b"\x01\0\0\0ls").unwrap(), [0, 1, 2, 0]);
+        }
+        assert_eq!(state.serial.take(usize::MAX), b"ls");
+        // Longer than the line takes: the beginning, and the count says so.
+        let long = [&b"\x02\0\0\0"[..], &[b'x'; 128]].concat();
+        assert_eq!(sol.accept(&mut state, 1, &long).unwrap(), [0, 2, 96, 0]);
+        assert_eq!(state.serial.take(usize::MAX), [b'x'; 96]);
+        // Refused: nothing of it is typed, and the next number is taken.
+        state.wrong.insert(Misbehaviour::IpmiSolNack);
+        assert_eq!(sol.accept(&mut state, 1, b"\x03\0\0\0no").unwrap(), [0, 3, 0, NACK]);
+        state.wrong.clear();
+        assert_eq!(sol.accept(&mut state, 1, b"\x04\0\0\0yes").unwrap(), [0, 4, 3, 0]);
+        assert_eq!(state.serial.take(usize::MAX), b"yes");
+        state.machine.inject(2, machine::Fault::Button);
+        assert_eq!(sol.accept(&mut state, 3, b"\x05\0\0\0gone").unwrap(), [0, 5, 0, NACK | UNAVAILABLE]);
+        // An acknowledgement alone asks for none.
+        assert_eq!(sol.accept(&mut state, 4, &[0, 9, 1, 0]), None);
+    }
 }
