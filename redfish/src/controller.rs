@@ -138,6 +138,8 @@ pub trait Controller: Send {
     fn reset_bmc(&mut self) -> Verb<'_, ()>;
     /// Keeps an idle session open, where there is one.
     fn keep_alive(&mut self) -> Verb<'_, ()>;
+    /// What this BMC taught while it was used, in words.
+    fn learned(&self) -> Vec<String>;
     /// Gives the session back.
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }

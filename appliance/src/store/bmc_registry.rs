@@ -1,7 +1,8 @@
-//! Which BMCs this appliance holds (rule 60).
+//! Which BMCs this appliance holds (rule 60), and what they taught it.
 
 use super::JournalError;
 use super::sqlite::{OrWrong, SqliteJournal, database, read_only};
+use bmc::redfish::Facts;
 use healing::id::HostId;
 use sqlx::{ConnectOptions, Row as _};
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,63 @@ impl SqliteJournal {
         .or_wrong()?;
         Ok(())
     }
+}
+
+impl SqliteJournal {
+    /// Keeps what a BMC taught. One that is not held is nobody's, and nothing is kept.
+    ///
+    /// # Errors
+    /// The store.
+    pub async fn keep_bmc_facts(&mut self, address: SocketAddr, facts: &Facts) -> Result<(), JournalError> {
+        sqlx::query("UPDATE bmc SET facts = ? WHERE address = ? AND port = ?")
+            .bind(facts.to_json())
+            .bind(address.ip().to_canonical().to_string())
+            .bind(i64::from(address.port()))
+            .execute(self.connection().await?)
+            .await
+            .or_wrong()?;
+        Ok(())
+    }
+}
+
+/// A BMC that is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its address, as kept.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// Whose it is.
+    pub host: HostId,
+    /// What it taught.
+    pub facts: Facts,
+}
+
+/// All BMCs that are held, by address; beside a running appliance.
+///
+/// # Errors
+/// There is no database, or it cannot be read.
+pub async fn held(directory: &Path) -> Result<Vec<Held>, JournalError> {
+    let path = database(directory);
+    if !path.exists() {
+        return Err(JournalError::NoDatabase(path.display().to_string()));
+    }
+    let mut connection = read_only(&path).connect().await.or_wrong()?;
+    let version: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut connection).await.or_wrong()?.get(0);
+    if version < 2 {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query("SELECT address, port, host, facts FROM bmc ORDER BY address, port")
+        .fetch_all(&mut connection)
+        .await
+        .or_wrong()?;
+    let read = |row: &sqlx::sqlite::SqliteRow| Held {
+        address: row.get(0),
+        port: u16::try_from(row.get::<i64, _>(1)).unwrap_or(0),
+        host: HostId(u32::try_from(row.get::<i64, _>(2)).unwrap_or(u32::MAX)),
+        facts: Facts::from_json(row.get::<&str, _>(3)),
+    };
+    Ok(rows.iter().map(read).collect())
 }
 
 /// The host whose BMC is there, if the data directory holds one. Reads beside a running appliance; without a database

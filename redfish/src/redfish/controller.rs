@@ -67,6 +67,10 @@ impl Controller for Redfish {
         Box::pin(async { Ok(()) })
     }
 
+    fn learned(&self) -> Vec<String> {
+        self.facts().words()
+    }
+
     fn close(self: Box<Self>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(Redfish::close(*self))
     }

@@ -1,5 +1,7 @@
 //! What a BMC taught us about itself while it was used. Kept per host and shown; wrong facts cost a request, never safety.
 
+use super::walk::{Walk, parse};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Which ETag a change must carry.
@@ -32,6 +34,9 @@ impl EtagUse {
     }
 }
 
+/// Reset types that are remembered as refused.
+const RESETS_MAX: usize = 16;
+
 /// What was learned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Facts {
@@ -49,4 +54,87 @@ pub struct Facts {
     pub media_minimal: bool,
     /// A person saw its chassis powered while the system was off: the chassis is no witness.
     pub chassis_unrelated: bool,
+}
+
+impl Facts {
+    /// As JSON, to be kept with the host.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        json!({
+            "etag": self.etag.word(),
+            "basic_only": self.basic_only,
+            "reset_refused": self.reset_refused,
+            "boot_minimal": self.boot_minimal,
+            "boot_at_settings": self.boot_at_settings,
+            "media_minimal": self.media_minimal,
+            "chassis_unrelated": self.chassis_unrelated,
+        })
+        .to_string()
+    }
+
+    /// From JSON as it was kept. What is missing or makes no sense is learned anew.
+    #[must_use]
+    pub fn from_json(text: &str) -> Facts {
+        let Ok(value) = parse(text.as_bytes()) else { return Facts::default() };
+        let walk = Walk::of(&value);
+        let flag = |name: &str| walk.get(name).flag().unwrap_or(false);
+        let word = walk.get("etag").text().unwrap_or_default();
+        let etag = EtagUse::CHAIN.into_iter().find(|etag| etag.word() == word).unwrap_or_default();
+        let reset_refused = walk.get("reset_refused").texts().take(RESETS_MAX).map(crate::health::tame).collect();
+        Facts {
+            etag,
+            basic_only: flag("basic_only"),
+            reset_refused,
+            boot_minimal: flag("boot_minimal"),
+            boot_at_settings: flag("boot_at_settings"),
+            media_minimal: flag("media_minimal"),
+            chassis_unrelated: flag("chassis_unrelated"),
+        }
+    }
+
+    /// In words for a person; empty if nothing was learned.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let etag = match self.etag {
+            EtagUse::None => None,
+            EtagUse::Fresh => Some("changes need the ETag just read"),
+            EtagUse::Strong => Some("changes need the ETag just read, made strong"),
+            EtagUse::Any => Some("changes need If-Match: *"),
+        };
+        let flags = [
+            (self.basic_only, "it has no sessions that work"),
+            (self.boot_minimal, "a boot override goes in its shortest form only"),
+            (self.boot_at_settings, "a boot override goes to the settings object"),
+            (self.media_minimal, "virtual media go in the shortest form only"),
+            (self.chassis_unrelated, "its chassis is no witness of its system's power"),
+        ];
+        let flags = flags.into_iter().filter_map(|(on, text)| on.then_some(text));
+        let refused = (!self.reset_refused.is_empty())
+            .then(|| format!("it refuses {}", self.reset_refused.iter().cloned().collect::<Vec<_>>().join(", ")));
+        etag.into_iter().chain(flags).map(str::to_owned).chain(refused).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_learned_is_kept_and_read_back() {
+        let facts = Facts {
+            etag: EtagUse::Strong,
+            basic_only: true,
+            reset_refused: ["Nmi".to_owned()].into(),
+            boot_minimal: false,
+            boot_at_settings: true,
+            media_minimal: true,
+            chassis_unrelated: true,
+        };
+        assert_eq!(Facts::from_json(&facts.to_json()), facts);
+        assert_eq!(facts.words().len(), 6);
+        for damaged in ["", "[]", "{\"etag\":7,\"basic_only\":\"yes\"}", "{\"etag\":\"other\"}"] {
+            assert_eq!(Facts::from_json(damaged), Facts::default(), "{damaged}");
+        }
+        assert!(Facts::default().words().is_empty());
+    }
 }

@@ -5,6 +5,7 @@ mod account;
 mod boot;
 mod console;
 mod discover;
+mod held;
 mod identify;
 mod media;
 mod outlet;
@@ -13,7 +14,7 @@ mod power;
 mod probe;
 mod show;
 
-use super::output::Exit;
+use super::output::{Exit, talk};
 use clap::Subcommand;
 use place::Place;
 use std::path::PathBuf;
@@ -104,6 +105,8 @@ pub(super) enum Bmc {
     },
     /// Asks subnets, without any credential, which addresses have a BMC.
     Discover(discover::Discover),
+    /// The BMCs that an appliance on this machine holds, and what each taught it. Nothing is sent.
+    Held(held::List),
     /// The virtual drive: puts an image in by its URL, or ejects it.
     Media {
         /// What is done.
@@ -134,11 +137,13 @@ impl Bmc {
             }
             Bmc::Console { take_over, place } => return console::run(place, *take_over).await,
             Bmc::Discover(discover) => return discover.run().await,
+            Bmc::Held(held) => return held.run().await,
             Bmc::Power { place, .. } | Bmc::Boot { place, .. } | Bmc::Media { place, .. } => (place, place::OPERATOR),
             Bmc::Identify { place } | Bmc::Sel { place, .. } | Bmc::Sensors { place } => (place, place::USER),
         };
         self.check()?;
         let mut bmc = place.open(privilege).await?;
+        let before = bmc.learned();
         let work = async {
             match &self {
                 // Left above.
@@ -146,6 +151,7 @@ impl Bmc {
                 | Bmc::Account { .. }
                 | Bmc::Outlet { .. }
                 | Bmc::Console { .. }
+                | Bmc::Held(_)
                 | Bmc::Discover(_) => Ok(Exit::Ok),
                 Bmc::Power { what, place } => power::run(&mut *bmc, *what, place.output).await,
                 Bmc::Identify { place } => identify::run(&mut *bmc, place.output).await,
@@ -158,6 +164,10 @@ impl Bmc {
             }
         };
         let done = self.within(work).await;
+        let learned: Vec<String> = bmc.learned().into_iter().filter(|fact| !before.contains(fact)).collect();
+        if !learned.is_empty() {
+            talk(&format!("learned about this BMC: {}", learned.join("; ")));
+        }
         // A BMC that does not answer keeps its session until it forgets it.
         let _ = tokio::time::timeout(CLOSE_LIMIT, bmc.close()).await;
         done

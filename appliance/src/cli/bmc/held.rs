@@ -1,0 +1,50 @@
+//! The BMCs that an appliance on this machine holds.
+
+use crate::cli::output::{Exit, Format, data, json, table};
+use crate::store::bmc_registry::held;
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct List {
+    /// The data directory of the appliance.
+    #[arg(long, value_name = "DIR", env = "RACKMEDIC_DATA_DIR", default_value = "/var/lib/rackmedic")]
+    data_dir: PathBuf,
+    /// How the result is written.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Debug, Serialize)]
+struct Shown {
+    address: String,
+    port: u16,
+    host: u32,
+    learned: Vec<String>,
+}
+
+impl List {
+    pub(super) async fn run(&self) -> anyhow::Result<Exit> {
+        let all: Vec<Shown> = held(&self.data_dir)
+            .await?
+            .into_iter()
+            .map(|one| Shown { address: one.address, port: one.port, host: one.host.0, learned: one.facts.words() })
+            .collect();
+        match self.output {
+            Format::Json => json(&all)?,
+            Format::Table => {
+                let rows: Vec<Vec<String>> = all
+                    .iter()
+                    .map(|one| {
+                        let learned =
+                            if one.learned.is_empty() { "nothing".to_owned() } else { one.learned.join("; ") };
+                        vec![one.address.clone(), one.port.to_string(), one.host.to_string(), learned]
+                    })
+                    .collect();
+                data(&table(&["address", "port", "host", "learned"], &rows))?;
+            }
+        }
+        Ok(Exit::Ok)
+    }
+}
