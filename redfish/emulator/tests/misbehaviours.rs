@@ -173,8 +173,10 @@ async fn bodies_and_links_that_are_wrong() {
     handle.set(Misbehaviour::ForeignLocation, true);
     let mut stranger = pinned(&emulator, certificate.fingerprint());
     stranger.identify().await.unwrap();
-    assert_eq!(stranger.session(), None, "a session elsewhere is none of this BMC's");
+    // The place is not followed; the session is this BMC's all the same, and is closed here.
+    assert_eq!((stranger.session(), handle.sessions_open()), (Some(true), 1));
     stranger.close().await;
+    assert_eq!(handle.sessions_open(), 0);
     handle.set(Misbehaviour::ForeignLocation, false);
     let mut friend = pinned(&emulator, certificate.fingerprint());
     friend.identify().await.unwrap();
