@@ -12,9 +12,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("machine", &[]),
     ("bmc", &[]),
     ("bmc-emulator", &["machine", "bmc"]),
+    ("protocol", &[]),
+    ("pxe", &["protocol"]),
     ("sim", &["healing", "machine"]),
-    ("rackmedic", &["healing", "machine", "sim", "bmc"]),
-    ("tests", &["healing", "machine", "sim", "bmc", "bmc-emulator", "rackmedic"]),
+    ("rackmedic", &["healing", "machine", "sim", "bmc", "pxe", "protocol"]),
+    ("tests", &["healing", "machine", "sim", "bmc", "bmc-emulator", "pxe", "protocol", "rackmedic"]),
 ];
 
 /// All that the pure crates may link: serde and what its derive macro is made of.

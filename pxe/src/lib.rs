@@ -1,0 +1,10 @@
+//! Network boot: DHCP, ProxyDHCP, TFTP and HTTP boot behind one gate.
+//!
+//! Silent until a ticket is open: what may be said to whom is decided in one place (`gate`), and every server asks it.
+//! The crate never knows of clusters, BMCs, incidents or policies: a ticket is all it is told.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod files;
+pub mod http;
+pub mod mac;
+pub mod tftp;
