@@ -4,7 +4,11 @@
 //! The crate never knows of clusters, BMCs, incidents or policies: a ticket is all it is told.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod arch;
+pub mod dhcp;
 pub mod files;
+pub mod gate;
 pub mod http;
 pub mod mac;
+pub mod recorder;
 pub mod tftp;

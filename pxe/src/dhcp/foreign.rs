@@ -1,0 +1,1 @@
+//! DHCP servers that are not ours.
