@@ -11,4 +11,5 @@ pub mod gate;
 pub mod http;
 pub mod mac;
 pub mod recorder;
+pub mod script;
 pub mod tftp;

@@ -6,6 +6,7 @@
 pub mod decide;
 pub mod destination;
 pub mod foreign;
+pub mod frame;
 pub mod lease;
 pub mod options;
 pub mod reply;

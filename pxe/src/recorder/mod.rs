@@ -1,3 +1,220 @@
 //! The boot flight recorder: one timeline for each job, a plain verdict when it stops, and the packets themselves.
 
 pub mod event;
+pub mod pcap;
+pub mod verdict;
+
+use crate::gate::Now;
+use crate::mac::Mac;
+use event::BootEvent;
+use protocol::name::Name;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use verdict::Verdict;
+
+/// Events kept of one job. A boot has about thirty; a loop has many more, and its last ones matter.
+const EVENTS_PER_JOB: usize = 1000;
+/// Jobs kept.
+const JOBS: usize = 256;
+/// Cards without a ticket that are remembered.
+const UNARMED: usize = 4096;
+/// Warnings about the link that are remembered.
+const WARNINGS: usize = 256;
+
+/// One moment of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moment {
+    /// When.
+    pub at: Now,
+    /// What.
+    pub event: BootEvent,
+}
+
+/// One job's timeline.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// The card.
+    pub mac: Mac,
+    /// What happened, oldest first.
+    pub moments: VecDeque<Moment>,
+    /// How many events were let go.
+    pub forgotten: u64,
+}
+
+impl Flight {
+    /// Where it stands.
+    #[must_use]
+    pub fn verdict(&self, now: Now) -> Verdict {
+        let silent = self.moments.back().map_or(Duration::ZERO, |last| now.elapsed.saturating_sub(last.at.elapsed));
+        verdict::verdict(self.moments.iter().map(|moment| &moment.event), silent)
+    }
+}
+
+/// A card that asked for a network boot without a ticket: it found nothing to boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unarmed {
+    /// When it last asked.
+    pub last: Now,
+    /// How often.
+    pub count: u64,
+}
+
+/// What is wrong with a link. Each has a name, for hooks and alarms.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkWarning {
+    /// A DHCP server that nobody configured answers on a link where we are the server.
+    RogueServer {
+        /// Its address.
+        server: Ipv4Addr,
+        /// The card it spoke from.
+        mac: Mac,
+    },
+    /// The link's DHCP server says `PXEClient` without saying what to boot: UEFI hosts will ask *it* on port 4011, where
+    /// nobody listens (FOGProject/fog-docs#188).
+    StrayClass {
+        /// Its address.
+        server: Ipv4Addr,
+        /// The card it spoke from.
+        mac: Mac,
+    },
+    /// The link's DHCP server names a boot file of its own: hosts may boot that.
+    ForeignBootFile {
+        /// Its address.
+        server: Ipv4Addr,
+        /// The card it spoke from.
+        mac: Mac,
+        /// The file.
+        file: String,
+    },
+}
+
+impl LinkWarning {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RogueServer { .. } => "rogue-dhcp-server",
+            Self::StrayClass { .. } => "stray-option-60",
+            Self::ForeignBootFile { .. } => "foreign-boot-file",
+        }
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    flights: BTreeMap<Name, Flight>,
+    /// Jobs by age.
+    order: VecDeque<Name>,
+    unarmed: BTreeMap<Mac, Unarmed>,
+    warnings: BTreeMap<LinkWarning, (Now, u64)>,
+    packets: pcap::PacketRing,
+}
+
+/// Remembers. Shared by all servers; its lock is held only for a push.
+#[derive(Debug)]
+pub struct Recorder(Mutex<State>);
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new(8 << 20)
+    }
+}
+
+impl Recorder {
+    /// A recorder that keeps so many bytes of packets.
+    #[must_use]
+    pub fn new(packet_bytes: usize) -> Self {
+        Self(Mutex::new(State {
+            flights: BTreeMap::new(),
+            order: VecDeque::new(),
+            unarmed: BTreeMap::new(),
+            warnings: BTreeMap::new(),
+            packets: pcap::PacketRing::new(packet_bytes),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something happened to a job.
+    pub fn note(&self, job: &Name, mac: Mac, at: Now, event: BootEvent) {
+        tracing::info!(%job, %mac, "{event}");
+        let mut state = self.state();
+        if !state.flights.contains_key(job) {
+            if state.order.len() >= JOBS
+                && let Some(oldest) = state.order.pop_front()
+            {
+                state.flights.remove(&oldest);
+            }
+            state.order.push_back(job.clone());
+            state.flights.insert(job.clone(), Flight { mac, moments: VecDeque::new(), forgotten: 0 });
+        }
+        let Some(flight) = state.flights.get_mut(job) else { return };
+        if flight.moments.len() >= EVENTS_PER_JOB {
+            // The first is how it began; what is let go is the oldest after it.
+            flight.moments.remove(1);
+            flight.forgotten += 1;
+        }
+        flight.moments.push_back(Moment { at, event });
+    }
+
+    /// A card without a ticket asked for a network boot.
+    pub fn unarmed(&self, mac: Mac, at: Now) {
+        let mut state = self.state();
+        if let Some(known) = state.unarmed.get_mut(&mac) {
+            known.last = at;
+            known.count += 1;
+        } else {
+            if state.unarmed.len() >= UNARMED
+                && let Some(oldest) = state.unarmed.iter().min_by_key(|(_, heard)| heard.last).map(|(mac, _)| *mac)
+            {
+                state.unarmed.remove(&oldest);
+            }
+            state.unarmed.insert(mac, Unarmed { last: at, count: 1 });
+        }
+    }
+
+    /// Something is wrong with the link. Said once in the log, counted afterwards.
+    pub fn warn(&self, warning: LinkWarning, at: Now) {
+        let mut state = self.state();
+        if let Some((last, count)) = state.warnings.get_mut(&warning) {
+            *last = at;
+            *count += 1;
+        } else if state.warnings.len() < WARNINGS {
+            tracing::warn!(name = warning.name(), ?warning, "the link's DHCP is not as it should be");
+            state.warnings.insert(warning, (at, 1));
+        }
+    }
+
+    /// Keeps a frame.
+    pub fn packet(&self, at: Duration, mac: Option<Mac>, frame: &[u8]) {
+        self.state().packets.keep(at, mac, frame);
+    }
+
+    /// One job's timeline.
+    #[must_use]
+    pub fn flight(&self, job: &Name) -> Option<Flight> {
+        self.state().flights.get(job).cloned()
+    }
+
+    /// The frames of one host, as a pcap file.
+    #[must_use]
+    pub fn pcap(&self, mac: Mac) -> Vec<u8> {
+        self.state().packets.file(mac)
+    }
+
+    /// What is wrong with the links: each with the last time and how often.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<(LinkWarning, Now, u64)> {
+        self.state().warnings.iter().map(|(warning, (last, count))| (warning.clone(), *last, *count)).collect()
+    }
+
+    /// Cards that asked for a network boot without a ticket.
+    #[must_use]
+    pub fn unarmed_cards(&self) -> Vec<(Mac, Unarmed)> {
+        self.state().unarmed.iter().map(|(mac, heard)| (*mac, *heard)).collect()
+    }
+}
