@@ -11,5 +11,6 @@ pub mod gate;
 pub mod http;
 pub mod mac;
 pub mod recorder;
+pub mod router;
 pub mod script;
 pub mod tftp;

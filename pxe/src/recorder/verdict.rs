@@ -7,9 +7,10 @@ use protocol::install::InstallStage;
 use std::time::Duration;
 
 /// How far a boot came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reached {
     /// Nothing was heard from it.
+    #[default]
     Nothing,
     /// It asked for an address, not for a boot.
     AddressOnly,
@@ -85,12 +86,6 @@ struct Seen {
     refused: Option<String>,
     nothing_for: Option<&'static str>,
     foreign: Option<String>,
-}
-
-impl Default for Reached {
-    fn default() -> Self {
-        Self::Nothing
-    }
 }
 
 impl Seen {
