@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// By which protocol a file is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// RFC 1350.
     Tftp,

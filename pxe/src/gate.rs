@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Both clocks. A right ends by whichever says so first, and at once when they disagree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Now {
-    /// Since the process began; goes on while the wall clock is set.
+    /// Since this machine booted; goes on whatever the wall clock is set to.
     pub elapsed: Duration,
     /// Since 1970, by the wall clock.
     pub wall: Duration,
@@ -126,7 +126,8 @@ pub struct Ticket {
 }
 
 /// A step of a network boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// DHCP's boot options, ProxyDHCP, router advertisements.
     Options,
@@ -157,7 +158,8 @@ pub enum Target {
 }
 
 /// Why a machine may not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// There is no ticket.
     #[error("no ticket is open")]

@@ -10,6 +10,7 @@ pub mod files;
 pub mod gate;
 pub mod http;
 pub mod mac;
+pub mod peers;
 pub mod recorder;
 pub mod router;
 pub mod script;

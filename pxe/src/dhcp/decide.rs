@@ -152,7 +152,11 @@ impl Answerer {
         let client = arch::choose(request.arch_codes())?;
         let ticket = ticket?;
         if request.kind == MessageType::Discover {
-            events.push(BootEvent::Discover { class: Some(class), client: words(client), ipxe: request.is_ipxe() });
+            events.push(BootEvent::Discover {
+                class: Some(class),
+                client: words(client).into(),
+                ipxe: request.is_ipxe(),
+            });
         }
         if let Err(why) = gate::may_boot(Some(ticket), request.mac, &ticket.job, Stage::Options, now) {
             events.push(BootEvent::Refused { stage: Stage::Options, why });
@@ -165,11 +169,11 @@ impl Answerer {
             return Some(Boot { class, file: Some(http("boot.ipxe")), at_once: true });
         }
         let Some(wanted) = client.loader(ticket.first_loader == FirstLoader::Shim) else {
-            events.push(BootEvent::NothingFor { why: words(client) });
+            events.push(BootEvent::NothingFor { why: words(client).into() });
             return None;
         };
         let Some(name) = self.loaders.names.get(&wanted) else {
-            events.push(BootEvent::NothingFor { why: "the boot set has no loader for this machine" });
+            events.push(BootEvent::NothingFor { why: "the boot set has no loader for this machine".into() });
             return None;
         };
         let uefi = matches!(client, Client::Uefi(_));

@@ -38,7 +38,8 @@ impl MessageType {
 }
 
 /// What a network-boot client says it is (option 60).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum BootClass {
     /// `PXEClient…`.
     Pxe,

@@ -4,12 +4,15 @@
 use super::decide::{Answerer, Arrival, Port};
 use super::destination::Destination;
 use super::lease_file::{LeaseFile, LeaseFileError};
+use super::options::code;
 use super::packet_socket::PacketSocket;
+use super::reply::Reply;
 use super::request::{Message, MessageType};
 use super::scope::Mode;
 use super::{foreign, frame};
 use crate::gate::{self, Now, Stage, Ticket, Tickets};
 use crate::mac::Mac;
+use crate::peers::Peers;
 use crate::recorder::event::BootEvent;
 use crate::recorder::{Recorder, pcap};
 use crate::router;
@@ -117,6 +120,27 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What all servers share.
+#[derive(Debug)]
+pub struct Around<T> {
+    /// The open tickets.
+    pub tickets: Arc<T>,
+    /// The flight recorder.
+    pub recorder: Arc<Recorder>,
+    /// Who speaks from which address.
+    pub peers: Arc<Peers>,
+}
+
+impl<T> Clone for Around<T> {
+    fn clone(&self) -> Self {
+        Self {
+            tickets: Arc::clone(&self.tickets),
+            recorder: Arc::clone(&self.recorder),
+            peers: Arc::clone(&self.peers),
+        }
+    }
+}
+
 /// The DHCP server of one interface.
 #[derive(Debug)]
 pub struct DhcpServer<T> {
@@ -124,8 +148,7 @@ pub struct DhcpServer<T> {
     mode: Mode,
     answerer: Answerer,
     leases: Option<LeaseFile>,
-    tickets: Arc<T>,
-    recorder: Arc<Recorder>,
+    around: Around<T>,
     /// Broadcasts.
     any: UdpSocket,
     /// Unicast to our address; all answers leave here, so that they come from the address that we say is ours.
@@ -153,8 +176,7 @@ impl<T: Tickets> DhcpServer<T> {
         mut answerer: Answerer,
         leases: Option<LeaseFile>,
         restored: Vec<super::lease::LeaseChange>,
-        tickets: Arc<T>,
-        recorder: Arc<Recorder>,
+        around: Around<T>,
     ) -> Result<Self, ServeError> {
         for change in restored {
             answerer.books().for_each(|book| book.restore(change));
@@ -174,8 +196,7 @@ impl<T: Tickets> DhcpServer<T> {
             mode,
             answerer,
             leases,
-            tickets,
-            recorder,
+            around,
             tap,
         })
     }
@@ -223,20 +244,21 @@ impl<T: Tickets> DhcpServer<T> {
 
     fn datagram(&mut self, port: Port, source: SocketAddrV4, packet: &[u8]) -> Result<(), ServeError> {
         let Ok(request) = Message::read(packet) else { return Ok(()) };
-        let now = self.tickets.now();
-        let ticket = self.tickets.of_mac(request.mac);
+        let now = self.around.tickets.now();
+        let ticket = self.around.tickets.of_mac(request.mac);
         if ticket.is_none()
             && request.op == 1
             && request.kind == MessageType::Discover
             && request.boot_class().is_some()
         {
-            self.recorder.unarmed(request.mac, now);
+            self.around.recorder.unarmed(request.mac, now);
         }
         let arrival = Arrival { port, source, local: self.link.local };
         let outcome = self.answerer.answer(&request, arrival, ticket.as_deref(), now);
         if let (Some(change), Some(file)) = (outcome.change, &mut self.leases) {
             file.append(change)?;
         }
+        self.learn(&request, port, outcome.reply.as_ref().map(|(reply, _)| reply));
         self.note(ticket.as_deref(), now, outcome.events);
         let Some((reply, destination)) = outcome.reply else { return Ok(()) };
         let (bytes, left_out) = reply.encode(request.max_size());
@@ -249,10 +271,20 @@ impl<T: Tickets> DhcpServer<T> {
         Ok(())
     }
 
+    /// Which address this card has from now on: what we confirm, what it takes from another server, what it says on 4011.
+    fn learn(&self, request: &Message<'_>, port: Port, reply: Option<&Reply>) {
+        let confirmed = reply.filter(|reply| reply.kind == MessageType::Ack).map(|reply| reply.yiaddr);
+        let taken = (request.kind == MessageType::Request).then(|| request.options.address(code::REQUESTED)).flatten();
+        let own = (port == Port::BootServer).then_some(request.ciaddr);
+        for address in [taken, own, confirmed].into_iter().flatten() {
+            self.around.peers.learn(address, request.mac);
+        }
+    }
+
     fn note(&self, ticket: Option<&Ticket>, now: Now, events: Vec<BootEvent>) {
         let Some(ticket) = ticket else { return };
         for event in events {
-            self.recorder.note(&ticket.job, ticket.mac, now, event);
+            self.around.recorder.note(&ticket.job, ticket.mac, now, event);
         }
     }
 
@@ -277,15 +309,15 @@ impl<T: Tickets> DhcpServer<T> {
 
     /// A frame of the tap: another server, or a question for routers. Requests to us come through the UDP sockets.
     fn frame(&self, frame: &[u8]) {
-        let now = self.tickets.now();
+        let now = self.around.tickets.now();
         if let Some((mac, address)) = router::solicitation(frame) {
             self.solicited(mac, address, now);
             return;
         }
         let about = pcap::about(frame, self.link.mac);
-        let ticket = about.and_then(|mac| self.tickets.of_mac(mac));
+        let ticket = about.and_then(|mac| self.around.tickets.of_mac(mac));
         if ticket.is_some() {
-            self.recorder.packet(now.wall, about, frame);
+            self.around.recorder.packet(now.wall, about, frame);
         }
         let Some(datagram) = frame::read(frame).filter(frame::Datagram::is_dhcp) else { return };
         if datagram.from_mac == self.link.mac || datagram.source == self.link.local {
@@ -299,20 +331,25 @@ impl<T: Tickets> DhcpServer<T> {
                     "stray-option-60" => "it says PXEClient without a file, UEFI will ask it on port 4011",
                     _ => "it names a boot file of its own",
                 };
-                self.recorder.note(&ticket.job, ticket.mac, now, BootEvent::Foreign { server: datagram.source, what });
+                self.around.recorder.note(
+                    &ticket.job,
+                    ticket.mac,
+                    now,
+                    BootEvent::Foreign { server: datagram.source, what: what.into() },
+                );
             }
-            self.recorder.warn(warning, now);
+            self.around.recorder.warn(warning, now);
         }
     }
 
     fn solicited(&self, mac: Mac, address: std::net::Ipv6Addr, now: Now) {
-        let Some(ticket) = self.tickets.of_mac(mac) else { return };
+        let Some(ticket) = self.around.tickets.of_mac(mac) else { return };
         if gate::may_boot(Some(&ticket), mac, &ticket.job, Stage::Options, now).is_err() {
             return;
         }
         let ours = (self.link.mac, router::link_local(self.link.mac));
         match self.tap.send(&router::no_router(ours, (mac, address))) {
-            Ok(()) => self.recorder.note(&ticket.job, mac, now, BootEvent::RouterAsked),
+            Ok(()) => self.around.recorder.note(&ticket.job, mac, now, BootEvent::RouterAsked),
             Err(error) => tracing::warn!(%mac, %error, "a router advertisement could not be sent"),
         }
     }

@@ -5,11 +5,14 @@ use crate::dhcp::request::BootClass;
 use crate::files::Protocol;
 use crate::gate::{Refusal, Stage};
 use protocol::install::{Failure, InstallStage, WriteCount};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv4Addr;
 
 /// One moment of a boot.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
 pub enum BootEvent {
     /// The right to boot was given.
     Armed,
@@ -20,7 +23,7 @@ pub enum BootEvent {
         /// As what kind of network boot; `None`: as an ordinary system.
         class: Option<BootClass>,
         /// What firmware it says it is.
-        client: &'static str,
+        client: Cow<'static, str>,
         /// Whether iPXE asks.
         ipxe: bool,
     },
@@ -65,7 +68,7 @@ pub enum BootEvent {
     /// There is nothing for it to boot.
     NothingFor {
         /// Why, in words.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// A file began to flow.
     FileBegan {
@@ -114,7 +117,7 @@ pub enum BootEvent {
         /// Who.
         server: Ipv4Addr,
         /// What is wrong about it.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The installer said hello.
     Hello,
@@ -131,13 +134,16 @@ pub enum BootEvent {
         count: WriteCount,
     },
     /// The install failed.
-    Failed(Box<Failure>),
+    Failed {
+        /// Why.
+        failure: Box<Failure>,
+    },
     /// The first renewal of the node's Lease after the install.
     FirstLease,
     /// The job is over.
     Closed {
         /// How, in words.
-        how: &'static str,
+        how: Cow<'static, str>,
     },
 }
 
@@ -189,7 +195,7 @@ impl fmt::Display for BootEvent {
                 "{} of {} chunks differed; {} bytes written, {} fetched",
                 count.differing_chunks, count.chunks, count.written_bytes, count.fetched_bytes
             ),
-            Self::Failed(failure) => {
+            Self::Failed { failure } => {
                 write!(f, "install failed ({:?}, {:?}): {}", failure.stage, failure.code, failure.sentence)
             }
             Self::FirstLease => write!(f, "the node renewed its Lease"),

@@ -24,11 +24,12 @@ const UNARMED: usize = 4096;
 const WARNINGS: usize = 256;
 
 /// One moment of a job.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Moment {
     /// When.
     pub at: Now,
     /// What.
+    #[serde(flatten)]
     pub event: BootEvent,
 }
 
@@ -112,36 +113,57 @@ struct State {
     packets: pcap::PacketRing,
 }
 
+/// Where every moment goes besides, such as a file for each job. It must not wait.
+pub type Sink = Box<dyn Fn(&Name, Mac, &Moment) + Send + Sync>;
+
 /// Remembers. Shared by all servers; its lock is held only for a push.
-#[derive(Debug)]
-pub struct Recorder(Mutex<State>);
+pub struct Recorder {
+    state: Mutex<State>,
+    sink: Option<Sink>,
+}
+
+impl std::fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.state.fmt(f)
+    }
+}
 
 impl Default for Recorder {
     fn default() -> Self {
-        Self::new(8 << 20)
+        Self::new(8 << 20, None)
     }
 }
 
 impl Recorder {
     /// A recorder that keeps so many bytes of packets.
     #[must_use]
-    pub fn new(packet_bytes: usize) -> Self {
-        Self(Mutex::new(State {
+    pub fn new(packet_bytes: usize, sink: Option<Sink>) -> Self {
+        let state = Mutex::new(State {
             flights: BTreeMap::new(),
             order: VecDeque::new(),
             unarmed: BTreeMap::new(),
             warnings: BTreeMap::new(),
             packets: pcap::PacketRing::new(packet_bytes),
-        }))
+        });
+        Self { state, sink }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something happened to a job.
     pub fn note(&self, job: &Name, mac: Mac, at: Now, event: BootEvent) {
         tracing::info!(%job, %mac, "{event}");
+        let moment = Moment { at, event };
+        if let Some(sink) = &self.sink {
+            sink(job, mac, &moment);
+        }
+        self.restore(job, mac, moment);
+    }
+
+    /// Takes in a moment that was kept elsewhere, at the start.
+    pub fn restore(&self, job: &Name, mac: Mac, moment: Moment) {
         let mut state = self.state();
         if !state.flights.contains_key(job) {
             if state.order.len() >= JOBS
@@ -158,7 +180,7 @@ impl Recorder {
             flight.moments.remove(1);
             flight.forgotten += 1;
         }
-        flight.moments.push_back(Moment { at, event });
+        flight.moments.push_back(moment);
     }
 
     /// A card without a ticket asked for a network boot.

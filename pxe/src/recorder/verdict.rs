@@ -84,7 +84,7 @@ struct Seen {
     failed: Option<String>,
     broken_file: Option<String>,
     refused: Option<String>,
-    nothing_for: Option<&'static str>,
+    nothing_for: Option<String>,
     foreign: Option<String>,
 }
 
@@ -130,7 +130,7 @@ impl Seen {
                 self.refused = Some(format!("asked for {address}, which belongs to another card"))
             }
             BootEvent::Refused { stage, why } => self.refused = Some(format!("was not given {stage:?}: {why}")),
-            BootEvent::NothingFor { why } => self.nothing_for = Some(why),
+            BootEvent::NothingFor { why } => self.nothing_for = Some(why.to_string()),
             BootEvent::FileBegan { file, .. } => self.reach(if is_kernel(file) {
                 Reached::Kernel
             } else if file.ends_with(".ipxe") || file.ends_with(".cfg") {
@@ -160,7 +160,7 @@ impl Seen {
                 self.reach(if *stage == InstallStage::Done { Reached::Done } else { Reached::Installing });
             }
             BootEvent::Written { .. } => self.reach(Reached::Installing),
-            BootEvent::Failed(failure) => {
+            BootEvent::Failed { failure } => {
                 self.failed = Some(format!("the install failed in stage {:?}: {}", failure.stage, failure.sentence));
             }
             BootEvent::FirstLease => self.reach(Reached::Joined),
@@ -183,7 +183,7 @@ impl Seen {
         if let Some(broken) = &self.broken_file {
             return format!("{broken}: look for a bad cable, a duplex or MTU mismatch on its port");
         }
-        if let Some(why) = self.nothing_for {
+        if let Some(why) = &self.nothing_for {
             return format!("asks to boot, but there is nothing for it: {why}");
         }
         if let Some(refused) = self.refused.as_ref().filter(|_| self.reached <= Reached::Asked) {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn asks() -> BootEvent {
-        BootEvent::Discover { class: Some(BootClass::Pxe), client: "x64 UEFI", ipxe: false }
+        BootEvent::Discover { class: Some(BootClass::Pxe), client: "x64 UEFI".into(), ipxe: false }
     }
 
     fn offered() -> BootEvent {
