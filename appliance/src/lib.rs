@@ -2,6 +2,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod act;
+pub mod boot;
 pub mod cli;
+pub mod cluster;
 pub mod decide_loop;
+#[cfg(feature = "lab")]
+pub mod demo;
+pub mod image;
+pub mod rejoin;
 pub mod store;
+pub mod watch;

@@ -151,3 +151,15 @@ fn a_bmc_is_refused_before_anything_is_sent_and_no_password_is_repeated() {
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("/nonexistent/password"), "{said}");
 }
+
+#[test]
+fn rbac_prints_rights_without_a_wildcard_and_refuses_what_is_no_namespace() {
+    let output = rackmedic(&["rbac", "--namespace", "medic", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let list: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kinds: Vec<&str> = list["items"].as_array().unwrap().iter().filter_map(|item| item["kind"].as_str()).collect();
+    assert!(kinds.contains(&"ServiceAccount") && kinds.contains(&"ClusterRole"), "{kinds:?}");
+    assert!(!text(&output.stdout).contains('*'));
+    assert!(text(&rackmedic(&["rbac"]).stdout).starts_with("---\napiVersion: \"v1\"\nkind: \"Namespace\"\n"));
+    assert_eq!(rackmedic(&["rbac", "--namespace", "../etc"]).status.code(), Some(2));
+}

@@ -1,5 +1,6 @@
 //! The architecture codes of option 93 (IANA "Processor Architecture Types") and which loader each is given.
 
+use crate::mac::Mac;
 use protocol::boot_set::Role;
 use protocol::manifest::Arch;
 
@@ -84,6 +85,35 @@ pub fn choose(codes: impl Iterator<Item = u16>) -> Option<Client> {
     first
 }
 
+/// The prefixes of Raspberry Pi's cards (IEEE registry). Its ROM claims code 0, which is a PC's BIOS.
+const RASPBERRY_PI: [[u8; 3]; 7] = [
+    [0xb8, 0x27, 0xeb],
+    [0xdc, 0xa6, 0x32],
+    [0xe4, 0x5f, 0x01],
+    [0xd8, 0x3a, 0xdd],
+    [0x28, 0xcd, 0xc1],
+    [0x2c, 0xcf, 0x67],
+    [0x88, 0xa2, 0x9e],
+];
+
+/// What a client is that sends these codes from this card: [`choose`], but for a Raspberry Pi that calls itself a PC. It
+/// would fetch a loader for x86 and stop with it.
+#[must_use]
+pub fn of(codes: impl Iterator<Item = u16>, mac: Mac) -> Option<Client> {
+    match choose(codes)? {
+        Client::Bios if RASPBERRY_PI.iter().any(|prefix| mac.0.starts_with(prefix)) => Some(client(41)),
+        client => Some(client),
+    }
+}
+
+/// The name under which a file is kept, for one that a loader asks for at a place of its own choosing: GRUB looks for its
+/// configuration by card, by address and in the folder that is built into it, and the plain name is what all end with.
+#[must_use]
+pub fn usual_name(path: &str) -> &str {
+    let last = path.rsplit('/').next().unwrap_or(path);
+    if last == "grub.cfg" { last } else { path }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +124,18 @@ mod tests {
         assert_eq!(choose([9, 0].into_iter()), Some(Client::Uefi(Arch::X86_64)));
         assert_eq!(choose([6, 41].into_iter()), Some(Client::Unsupported("32-bit x86 UEFI")));
         assert_eq!(choose([].into_iter()), None);
+    }
+
+    #[test]
+    fn a_raspberry_pi_is_no_pc_whatever_it_says() {
+        let pi = Mac([0xdc, 0xa6, 0x32, 1, 2, 3]);
+        assert_eq!(of([0].into_iter(), pi), Some(client(41)));
+        assert_eq!(
+            of([11].into_iter(), pi),
+            Some(Client::Uefi(Arch::Aarch64)),
+            "with UEFI on it, it is one like others"
+        );
+        assert_eq!(of([0].into_iter(), Mac([0x52, 0x54, 0, 1, 2, 3])), Some(Client::Bios));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod gate;
 pub mod http;
 pub mod mac;
 pub mod peers;
+pub mod probe;
 pub mod recorder;
 pub mod router;
 pub mod script;

@@ -7,7 +7,7 @@ use askama::Template;
 use protocol::digest::Sha256;
 use protocol::name::Name;
 use std::fmt;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
 
 /// Further words for the installer's kernel, such as `console=ttyS1,115200n8`.
@@ -47,6 +47,12 @@ impl FromStr for KernelArguments {
             words.push(word.to_owned());
         }
         if text.len() > 1024 { Err(NoArgument::TooLong) } else { Ok(Self(words)) }
+    }
+}
+
+impl fmt::Display for KernelArguments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(" "))
     }
 }
 
@@ -95,6 +101,24 @@ pub struct Installer {
     pub arguments: InstallerArguments,
 }
 
+/// The address that a host has, for a loader that does not tell it: GRUB knows no netmask.
+#[derive(Clone, Copy, Debug)]
+pub struct HostAddress {
+    /// The host's.
+    pub address: Ipv4Addr,
+    /// Of its network.
+    pub netmask: Ipv4Addr,
+    /// The way out of it.
+    pub gateway: Option<Ipv4Addr>,
+}
+
+impl fmt::Display for HostAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rackmedic.address={}/{}", self.address, self.netmask)?;
+        self.gateway.map_or(Ok(()), |gateway| write!(f, " rackmedic.gateway={gateway}"))
+    }
+}
+
 #[derive(Template)]
 #[template(path = "boot/installer.ipxe")]
 struct InstallerIpxe<'a> {
@@ -110,6 +134,7 @@ struct InstallerIpxe<'a> {
 #[derive(Template)]
 #[template(path = "boot/grub.cfg")]
 struct InstallerGrub<'a> {
+    host: HostAddress,
     job: &'a Name,
     mac: Mac,
     http: SocketAddrV4,
@@ -124,6 +149,12 @@ struct InstallerGrub<'a> {
 struct LocalIpxe<'a> {
     job: &'a Name,
     exit: bool,
+}
+
+#[derive(Template)]
+#[template(path = "boot/local.cfg")]
+struct LocalGrub<'a> {
+    job: &'a Name,
 }
 
 #[derive(Template)]
@@ -161,16 +192,25 @@ impl Installer {
             .render()?)
     }
 
-    /// For GRUB.
+    /// For GRUB, on a host that has this address.
     ///
     /// # Errors
     /// When the template fails.
-    pub fn grub(&self) -> Result<String, ScriptError> {
+    pub fn grub(&self, host: HostAddress) -> Result<String, ScriptError> {
         let arguments = &self.arguments;
         let Self { http, token, kernel, initrd, .. } = self;
         let token = token.as_str();
-        Ok(InstallerGrub { job: &arguments.job, mac: arguments.mac, http: *http, token, kernel, initrd, arguments }
-            .render()?)
+        Ok(InstallerGrub {
+            host,
+            job: &arguments.job,
+            mac: arguments.mac,
+            http: *http,
+            token,
+            kernel,
+            initrd,
+            arguments,
+        }
+        .render()?)
     }
 }
 
@@ -180,6 +220,14 @@ impl Installer {
 /// When the template fails.
 pub fn local(job: &Name, how: LocalBoot) -> Result<String, ScriptError> {
     Ok(LocalIpxe { job, exit: how == LocalBoot::Exit }.render()?)
+}
+
+/// The same for a host whose first loader is shim and GRUB.
+///
+/// # Errors
+/// When the template fails.
+pub fn local_grub(job: &Name) -> Result<String, ScriptError> {
+    Ok(LocalGrub { job }.render()?)
 }
 
 /// The script for a host that asks for its script again and again (ipxe/ipxe#922): it says why, waits and leaves.
@@ -194,7 +242,6 @@ pub fn refused(job: &Name, why: &'static str) -> Result<String, ScriptError> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::net::Ipv4Addr;
 
     fn installer(job: &str, mac: [u8; 6], address: [u8; 4], port: u16, random: [u8; 16], more: &str) -> Installer {
         let api = SocketAddrV4::new(Ipv4Addr::from(address), port);
@@ -214,12 +261,17 @@ mod tests {
         }
     }
 
+    fn host(address: [u8; 4]) -> HostAddress {
+        let gateway = Some(Ipv4Addr::new(10, 77, 0, 254));
+        HostAddress { address: address.into(), netmask: Ipv4Addr::new(255, 255, 255, 0), gateway }
+    }
+
     #[test]
     fn the_scripts_are_as_they_were_read_by_people() {
         let script =
             installer("heal-7", [0x52, 0x54, 0, 0x77, 0, 1], [10, 77, 0, 1], 8080, [0xab; 16], "console=ttyS0");
         insta::assert_snapshot!("installer.ipxe", script.ipxe().unwrap());
-        insta::assert_snapshot!("grub.cfg", script.grub().unwrap());
+        insta::assert_snapshot!("grub.cfg", script.grub(host([10, 77, 0, 50])).unwrap());
         let job = "heal-7".parse().unwrap();
         insta::assert_snapshot!("local.ipxe", local(&job, LocalBoot::Usual).unwrap());
         insta::assert_snapshot!("refused.ipxe", refused(&job, "three times in a minute").unwrap());
@@ -256,7 +308,7 @@ mod tests {
             prop_assume!(more.parse::<KernelArguments>().is_ok());
             let plain = installer("x", [2, 0, 0, 0, 0, 1], [10, 0, 0, 1], 80, [0; 16], "");
             let script = installer(&job, mac, address, port, random, &more);
-            for (odd, plain) in [(script.ipxe().unwrap(), plain.ipxe().unwrap()), (script.grub().unwrap(), plain.grub().unwrap())] {
+            for (odd, plain) in [(script.ipxe().unwrap(), plain.ipxe().unwrap()), (script.grub(host(address)).unwrap(), plain.grub(host([10, 0, 0, 2])).unwrap())] {
                 prop_assert!(odd.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "a control byte");
                 prop_assert_eq!(odd.lines().count(), plain.lines().count());
                 for (odd, plain) in odd.lines().zip(plain.lines()) {

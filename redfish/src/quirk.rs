@@ -18,6 +18,8 @@ pub struct Quirks {
     pub boot_mode_always: bool,
     /// There is no boot mode; one that comes with an override gets it refused.
     pub boot_mode_never: bool,
+    /// IPMI boot flags keep the device and lose the rest, the valid bit too: the device alone is what can be read back.
+    pub boot_flags_lost: bool,
     /// The override is taken at the settings object only.
     pub boot_at_settings: bool,
     /// The override is refused during the self test: it is set before power on.
@@ -55,6 +57,7 @@ const STANDARD: Quirks = Quirks {
     boot_minimal: false,
     boot_mode_always: false,
     boot_mode_never: false,
+    boot_flags_lost: false,
     boot_at_settings: false,
     boot_not_in_post: false,
     cd_is_usb: false,
@@ -186,6 +189,13 @@ pub const TABLE: &[Row] = &[
         source: "sushy-tools 2.2.0: the chassis reads On whatever its system does",
     },
     Row {
+        vendor: "openipmi simulator",
+        product: "",
+        firmware: &[],
+        flags: Quirks { boot_flags_lost: true, ..STANDARD },
+        source: "OpenIPMI 2.0.33: Get System Boot Options answers 0 for the flags whatever was set",
+    },
+    Row {
         vendor: "huawei",
         product: "",
         firmware: &[],
@@ -219,6 +229,7 @@ impl Quirks {
             boot_minimal: self.boot_minimal | more.boot_minimal,
             boot_mode_always: self.boot_mode_always | more.boot_mode_always,
             boot_mode_never: self.boot_mode_never | more.boot_mode_never,
+            boot_flags_lost: self.boot_flags_lost | more.boot_flags_lost,
             boot_at_settings: self.boot_at_settings | more.boot_at_settings,
             boot_not_in_post: self.boot_not_in_post | more.boot_not_in_post,
             cd_is_usb: self.cd_is_usb | more.cd_is_usb,
@@ -238,6 +249,7 @@ impl Quirks {
             (self.boot_minimal, "boot_minimal"),
             (self.boot_mode_always, "boot_mode_always"),
             (self.boot_mode_never, "boot_mode_never"),
+            (self.boot_flags_lost, "boot_flags_lost"),
             (self.boot_at_settings, "boot_at_settings"),
             (self.boot_not_in_post, "boot_not_in_post"),
             (self.cd_is_usb, "cd_is_usb"),
@@ -267,6 +279,8 @@ pub fn vendor_of_enterprise(number: u32) -> &'static str {
         10_368 => "fujitsu",
         49_769 => "asrockrack",
         15_370 => "giga",
+        // MontaVista, who began OpenIPMI: the number that its simulator's examples carry.
+        4_753 => "openipmi simulator",
         _ => "",
     }
 }

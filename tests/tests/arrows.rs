@@ -12,11 +12,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("machine", &[]),
     ("bmc", &[]),
     ("bmc-emulator", &["machine", "bmc"]),
+    ("installer", &["protocol"]),
     ("protocol", &[]),
     ("pxe", &["protocol"]),
     ("sim", &["healing", "machine"]),
-    ("rackmedic", &["healing", "machine", "sim", "bmc", "pxe", "protocol"]),
-    ("tests", &["healing", "machine", "sim", "bmc", "bmc-emulator", "pxe", "protocol", "rackmedic"]),
+    ("rackmedic", &["healing", "machine", "sim", "bmc", "bmc-emulator", "pxe", "protocol"]),
+    ("tests", &["healing", "machine", "sim", "bmc", "bmc-emulator", "pxe", "protocol", "rack", "rackmedic"]),
 ];
 
 /// All that the pure crates may link: serde and what its derive macro is made of.

@@ -2,11 +2,13 @@
 //! the withdrawal of rights, and nothing else: it never decides and never repeats a call by itself.
 
 pub mod bmc_reading;
+pub mod bmc_signal;
 
 use crate::decide_loop::{Executor, Right, RunningTime};
 use healing::command::{
-    BmcCall, Call, ClusterCall, Command, Failure, NextCall, Observation, Reply, StepResult, Target,
+    BmcCall, Call, ClusterCall, Command, Failure, Intent, NextCall, Observation, Reply, StepResult, Target,
 };
+use healing::id::IncidentId;
 use healing::perform::{StepRun, perform};
 use healing::rules::Enforced;
 use healing::signal::BmcTrouble;
@@ -31,6 +33,10 @@ pub struct Asked<'a> {
     pub call: Call,
     /// The host, and what must be known of it.
     pub target: &'a Target,
+    /// The incident that the step belongs to.
+    pub incident: IncidentId,
+    /// What the step does.
+    pub intent: Intent,
     /// When the step began: whether a Lease changed is asked from there.
     pub began: Elapsed,
     right: &'a Right,
@@ -162,7 +168,15 @@ impl<P: Ports> Driver<P> {
                     () = tokio::time::sleep(time.until(at)) => Observation::Timer,
                 },
                 NextCall::Call(call) => {
-                    let asked = Asked { call, target: run.target(), began: began.elapsed, right, time };
+                    let asked = Asked {
+                        call,
+                        target: run.target(),
+                        incident: run.incident(),
+                        intent: run.intent(),
+                        began: began.elapsed,
+                        right,
+                        time,
+                    };
                     let observation = self.call(&asked, cancelled).await;
                     if observation == Observation::Cancel && cancelled {
                         // Told once that it may not, the step still wants to: it ends here, and is observed again.

@@ -95,8 +95,8 @@ impl Signals {
         self.shared.news.notified().await;
     }
 
-    /// Takes all waiting signals of some hosts at a time and hands them to `take`.
-    pub(super) fn drain(&self, mut take: impl FnMut(HostId, Vec<Signal>)) {
+    /// Takes all waiting signals of some hosts at a time and hands them to `take`. Who takes them is their one reader.
+    pub fn drain(&self, mut take: impl FnMut(HostId, Vec<Signal>)) {
         for shard in &self.shared.shards {
             let waiting = std::mem::take(&mut *lock(shard));
             for (host, signals) in waiting {
@@ -112,15 +112,19 @@ impl Signals {
         }
     }
 
-    pub(super) fn take_sight(&self) -> Option<OwnSight> {
+    /// Takes what was last seen of our own place on the network.
+    pub fn take_sight(&self) -> Option<OwnSight> {
         lock(&self.shared.sight).take()
     }
 
-    pub(super) fn take_clusters(&self) -> BTreeMap<ClusterId, ClusterSight> {
+    /// Takes what was last seen of each cluster.
+    #[must_use]
+    pub fn take_clusters(&self) -> BTreeMap<ClusterId, ClusterSight> {
         std::mem::take(&mut *lock(&self.shared.clusters))
     }
 
-    pub(super) fn take_stalled(&self) -> Option<Millis> {
+    /// Takes for how long a prober said that it did not run.
+    pub fn take_stalled(&self) -> Option<Millis> {
         match self.shared.stalled_ms.swap(0, Ordering::AcqRel) {
             0 => None,
             stalled => Some(stalled),

@@ -125,3 +125,89 @@ fn read_entry(entry: &[u8]) -> Option<Chunk> {
         sha256: Sha256(digest.try_into().ok()?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::{Arch, Chunks, Content, FORMAT, Firmware, Stored};
+    use proptest::prelude::*;
+
+    const CHUNK: u64 = 1 << 16;
+
+    fn manifest(raw_bytes: u64, stored: (Encoding, u64), table: &[u8]) -> ImageManifest {
+        let content = |bytes: u64| Content { bytes, sha256: Sha256::of(table) };
+        ImageManifest {
+            format: FORMAT,
+            name: "n".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            arch: Arch::X86_64,
+            firmware: vec![Firmware::Bios],
+            raw: content(raw_bytes),
+            stored: Stored { encoding: stored.0, bytes: stored.1, sha256: Sha256::of(table) },
+            chunks: Chunks { chunk_bytes: 1 << 16, table: content(table.len() as u64) },
+            root: None,
+            efi_loader: None,
+            kernel: None,
+            kubelet: None,
+            created: "2026-11-24T00:00:00Z".to_owned(),
+        }
+    }
+
+    fn read(chunks: &[(u64, u32)], stored: (Encoding, u64)) -> Result<ChunkTable, TableError> {
+        let chunks = chunks.iter().map(|(stored_offset, stored_bytes)| Chunk {
+            stored_offset: *stored_offset,
+            stored_bytes: *stored_bytes,
+            sha256: Sha256::of(b""),
+        });
+        let table = ChunkTable::new(chunks.collect());
+        let bytes = table.to_bytes();
+        assert_eq!(bytes.len() as u64, table_bytes(table.chunks().len() as u64));
+        let manifest = manifest(table.chunks().len() as u64 * CHUNK, stored, &bytes);
+        ChunkTable::read(&bytes, &manifest).inspect(|again| assert_eq!(*again, table))
+    }
+
+    fn wrong(result: Result<ChunkTable, TableError>) -> (u64, &'static str) {
+        match result {
+            Err(TableError::Chunk { chunk, what }) => (chunk, what),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_table_is_read_as_it_was_written() {
+        assert!(read(&[(0, 100), (100, 0), (100, 50)], (Encoding::Zstd, 150)).is_ok());
+        assert!(read(&[(0, 1 << 16), (1 << 16, 1 << 16)], (Encoding::Raw, 2 << 16)).is_ok());
+    }
+
+    #[test]
+    fn chunks_outside_or_over_each_other_are_named() {
+        assert_eq!(
+            wrong(read(&[(0, 100), (51, 100)], (Encoding::Zstd, 150))),
+            (1, "it ends behind the end of the stored file")
+        );
+        assert_eq!(wrong(read(&[(0, 100), (50, 100)], (Encoding::Zstd, 150))), (1, "it overlaps the one before"));
+        assert_eq!(wrong(read(&[(u64::MAX, 100)], (Encoding::Zstd, 150))), (0, "it ends beyond all numbers"));
+        assert_eq!(wrong(read(&[(0, 1 << 20)], (Encoding::Zstd, 1 << 20))).0, 0);
+        assert_eq!(wrong(read(&[(512, 1 << 16)], (Encoding::Raw, 2 << 16))).0, 0);
+    }
+
+    #[test]
+    fn another_table_than_the_signed_one_is_refused() {
+        let mut bytes = ChunkTable::new(Vec::new()).to_bytes();
+        let manifest = manifest(0, (Encoding::Raw, 0), &bytes);
+        bytes[0] ^= 1;
+        assert_eq!(ChunkTable::read(&bytes, &manifest), Err(TableError::Digest));
+    }
+
+    proptest! {
+        #[test]
+        fn no_signed_rubbish_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), stored: u64) {
+            for encoding in [Encoding::Raw, Encoding::Zstd] {
+                for bytes in [bytes.clone(), [MAGIC.as_slice(), &bytes].concat()] {
+                    let manifest = manifest(u64::MAX / 2, (encoding, stored), &bytes);
+                    let _ = ChunkTable::read(&bytes, &manifest);
+                }
+            }
+        }
+    }
+}

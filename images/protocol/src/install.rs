@@ -179,6 +179,23 @@ pub enum InstallStage {
     Done,
 }
 
+impl std::fmt::Display for InstallStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Hello => "hello",
+            Self::Disk => "disk",
+            Self::Image => "image",
+            Self::Compare => "compare",
+            Self::Write => "write",
+            Self::Verify => "verify",
+            Self::Partitions => "partitions",
+            Self::Configure => "configure",
+            Self::BootEntry => "boot-entry",
+            Self::Done => "done",
+        })
+    }
+}
+
 /// What kind of failure ended an install. A code for machines; the sentence is for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

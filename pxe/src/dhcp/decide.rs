@@ -98,6 +98,12 @@ impl Answerer {
             (Port::BootServer, MessageType::Request | MessageType::Inform) => {
                 boot_server(request, arrival, boot, &mut outcome);
             }
+            (Port::Dhcp, MessageType::Discover) if boot.is_some() && self.gives_beside_another(request, arrival) => {
+                self.discover(request, arrival, boot, now, &mut outcome);
+            }
+            (Port::Dhcp, MessageType::Request) if boot.is_some() && self.gives_beside_another(request, arrival) => {
+                self.request(request, arrival, boot, now, &mut outcome);
+            }
             (Port::Dhcp, _) if self.scope.mode == Mode::Proxy => {
                 proxy(request, arrival, boot, ticket.is_some(), &mut outcome)
             }
@@ -134,6 +140,15 @@ impl Answerer {
         self.scope.subnets.iter().position(|subnet| subnet.holds(at))
     }
 
+    /// In proxy mode a card with a reservation in a subnet of ours is given that address while its ticket is open. Some
+    /// firmware takes no answer that comes in two halves, and UEFI's PXE turns to port 4011 of a DHCP server that says
+    /// `PXEClient` itself: both prefer one offer that is whole (EDK2 `PxeBcSelectDhcpOffer`, first in its order).
+    fn gives_beside_another(&self, request: &Message<'_>, arrival: Arrival) -> bool {
+        let reserved = self.scope.reservations.get(&request.mac).map(|reservation| reservation.address);
+        let subnet = self.subnet(request, arrival.local).and_then(|index| self.scope.subnets.get(index));
+        self.scope.mode == Mode::Proxy && reserved.zip(subnet).is_some_and(|(address, subnet)| subnet.holds(address))
+    }
+
     fn book_of(&mut self, request: &Message<'_>) -> Option<&mut LeaseBook> {
         let address = request.options.address(code::REQUESTED).unwrap_or(request.ciaddr);
         self.books.iter_mut().flatten().find(|book| book.holds(address))
@@ -149,7 +164,7 @@ impl Answerer {
         events: &mut Vec<BootEvent>,
     ) -> Option<Boot> {
         let class = request.boot_class()?;
-        let client = arch::choose(request.arch_codes())?;
+        let client = arch::of(request.arch_codes(), request.mac)?;
         let ticket = ticket?;
         if request.kind == MessageType::Discover {
             events.push(BootEvent::Discover {
@@ -420,10 +435,20 @@ fn say_boot(reply: &mut Reply, request: &Message<'_>, local: Ipv4Addr, boot: Boo
         reply.options.push((code::BOOT_FILE, file.clone().into_bytes()));
         reply.file = Some(file);
     }
-    if only_server {
-        reply.options.push((code::IPXE, vec![0xb0, 1, 1, 255]));
+    if request.is_ipxe() {
+        // Sub-option 1: our word counts more than that of a DHCP server which names a boot file of its own. A server that
+        // says nothing has priority 0 (iPXE, net/udp/dhcp.c).
+        let mut ipxe = vec![1, 1, IPXE_PRIORITY];
+        if only_server {
+            ipxe.extend_from_slice(&[0xb0, 1, 1]);
+        }
+        ipxe.push(255);
+        reply.options.push((code::IPXE, ipxe));
     }
 }
+
+/// See where it is used; a signed byte.
+const IPXE_PRIORITY: u8 = 20;
 
 /// Option 43: sub-option 6 with bit 3 ("boot the file of this offer at once"), and the boot item that was asked for.
 fn vendor(request: &Message<'_>) -> Vec<u8> {

@@ -64,6 +64,16 @@ pub fn read(frame: &[u8]) -> Option<Datagram<'_>> {
 /// Writes a frame from port 67 to port 68. `None`: the payload is too long for one packet.
 #[must_use]
 pub fn write(from: (Mac, Ipv4Addr), to: (Mac, Ipv4Addr), payload: &[u8]) -> Option<Vec<u8>> {
+    write_between(from, to, (67, 68), payload)
+}
+
+/// Writes the frame in which a client without an address asks everybody: from port 68 to port 67.
+#[must_use]
+pub fn write_question(from: Mac, payload: &[u8]) -> Option<Vec<u8>> {
+    write_between((from, Ipv4Addr::UNSPECIFIED), (Mac([0xff; 6]), Ipv4Addr::BROADCAST), (68, 67), payload)
+}
+
+fn write_between(from: (Mac, Ipv4Addr), to: (Mac, Ipv4Addr), ports: (u8, u8), payload: &[u8]) -> Option<Vec<u8>> {
     let udp_bytes = u16::try_from(payload.len() + 8).ok()?;
     let total = udp_bytes.checked_add(20)?;
     let mut frame = Vec::with_capacity(usize::from(total) + 14);
@@ -82,7 +92,7 @@ pub fn write(from: (Mac, Ipv4Addr), to: (Mac, Ipv4Addr), payload: &[u8]) -> Opti
     let check = checksum(&[&head]);
     head[10..12].copy_from_slice(&check.to_be_bytes());
     frame.extend_from_slice(&head);
-    let mut udp = [0, 67, 0, 68, 0, 0, 0, 0];
+    let mut udp = [0, ports.0, 0, ports.1, 0, 0, 0, 0];
     udp[4..6].copy_from_slice(&udp_bytes.to_be_bytes());
     let [high, low] = udp_bytes.to_be_bytes();
     let pseudo = [0, UDP, high, low];

@@ -1,20 +1,64 @@
-//! The leases of the dynamic ranges on the disk: a text file that only grows, written before the answer goes out, and
-//! written anew at each start. A last line that was cut by a power failure is left out.
+//! The leases of the dynamic ranges on the disk: a text file that only grows and is written anew when it has become long.
+//! An answer that gives an address goes out when its line is on the disk itself, not before; one synchronisation serves
+//! all answers that wait for one. A last line that was cut by a power failure is left out.
+//!
+//! Behind its last line the file is zeros, written ahead in large steps: a synchronisation then has only the lines to bring
+//! to the disk, and no change of the file's length, which would wait for all that others write to the file system.
 
 use super::lease::LeaseChange;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// An open lease file.
 #[derive(Debug)]
 pub struct LeaseFile {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     lines: u64,
-    unsynced: bool,
+    /// Bytes of lines, written or under way.
+    length: u64,
+    /// Bytes of the file, with the zeros ahead.
+    ahead: u64,
+    /// Lines that are not written yet.
+    waiting: String,
+}
+
+/// Zeros that are written ahead at once: some 20,000 leases.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// Lines on their way to the disk. It waits for the disk, so it runs on a thread that may.
+#[derive(Debug)]
+pub struct Commit {
+    path: PathBuf,
+    file: Arc<File>,
+    at: u64,
+    /// Where zeros are to be written first, and how many.
+    zeros: Option<(u64, usize)>,
+    text: String,
+}
+
+impl Commit {
+    /// Writes the lines. They are on the disk itself when this returns.
+    ///
+    /// # Errors
+    /// When they cannot be written: the answers that wait for them must not go out.
+    pub fn run(self) -> Result<(), LeaseFileError> {
+        let file = self.file.as_ref();
+        let write = || {
+            if let Some((at, count)) = self.zeros {
+                file.write_all_at(&vec![0; count], at)?;
+                file.sync_all()?;
+            }
+            file.write_all_at(self.text.as_bytes(), self.at)?;
+            file.sync_data()
+        };
+        write().map_err(|source| LeaseFileError::Io { path: self.path, source })
+    }
 }
 
 /// The file is not usable.
@@ -50,39 +94,39 @@ impl LeaseFile {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(failed(e)),
         };
-        // Only what ends with a newline was written whole.
+        // Only what ends with a newline was written whole; what stands behind a zero was never acknowledged.
+        let text = text.split('\0').next().unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
         let mut changes = Vec::new();
         for (index, line) in whole.lines().enumerate() {
             changes.push(read(line).ok_or_else(|| LeaseFileError::Damaged { path: path.to_owned(), line: index + 1 })?);
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-        file.set_len(whole.len() as u64).map_err(failed)?;
-        Ok((Self { path: path.to_owned(), file, lines: changes.len() as u64, unsynced: false }, changes))
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        let length = whole.len() as u64;
+        file.set_len(length).map_err(failed)?;
+        let (lines, file) = (changes.len() as u64, Arc::new(file));
+        Ok((Self { path: path.to_owned(), file, lines, length, ahead: length, waiting: String::new() }, changes))
     }
 
-    /// Writes one change. It is with the kernel when this returns; [`LeaseFile::sync`] brings it to the disk.
-    ///
-    /// # Errors
-    /// When it cannot be written: the answer must not go out.
-    pub fn append(&mut self, change: LeaseChange) -> Result<(), LeaseFileError> {
-        self.file
-            .write_all(line(change).as_bytes())
-            .map_err(|source| LeaseFileError::Io { path: self.path.clone(), source })?;
+    /// Takes one change up. [`LeaseFile::take`] gives it, and all others since, to be written.
+    pub fn append(&mut self, change: LeaseChange) {
+        self.waiting.push_str(&line(change));
         self.lines += 1;
-        self.unsynced = true;
-        Ok(())
     }
 
-    /// Brings what was written to the disk.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&mut self) -> Result<(), LeaseFileError> {
-        if std::mem::take(&mut self.unsynced) {
-            self.file.sync_data().map_err(|source| LeaseFileError::Io { path: self.path.clone(), source })?;
+    /// All that was appended since the last time, to be written. One after the other: two at once would mix their lines.
+    pub fn take(&mut self) -> Option<Commit> {
+        if self.waiting.is_empty() {
+            return None;
         }
-        Ok(())
+        let text = std::mem::take(&mut self.waiting);
+        let at = self.length;
+        self.length = at.saturating_add(text.len() as u64);
+        let zeros = (self.length > self.ahead).then(|| {
+            let count = text.len().saturating_add(AHEAD_BYTES);
+            (std::mem::replace(&mut self.ahead, at.saturating_add(count as u64)), count)
+        });
+        Some(Commit { path: self.path.clone(), file: Arc::clone(&self.file), at, zeros, text })
     }
 
     /// Whether the file holds far more lines than there are leases.
@@ -91,7 +135,7 @@ impl LeaseFile {
         self.lines > 10_000 + 4 * leases
     }
 
-    /// Writes the file anew with these leases alone.
+    /// Writes the file anew with these leases alone. Never while a [`Commit`] runs: that one writes to the old file.
     ///
     /// # Errors
     /// When it cannot be written; the old file then stays.
@@ -107,7 +151,12 @@ impl LeaseFile {
         }
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
         std::fs::rename(&beside, &self.path).map_err(failed)?;
-        self.file = OpenOptions::new().append(true).open(&self.path).map_err(failed)?;
+        // The new name is on the disk when the folder is.
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        self.file = Arc::new(OpenOptions::new().write(true).open(&self.path).map_err(failed)?);
+        self.length = text.len() as u64;
+        self.ahead = self.length;
         self.lines = lines;
         Ok(())
     }
@@ -157,17 +206,24 @@ mod tests {
         let (mut file, before) = LeaseFile::open(&path).unwrap();
         assert_eq!(before, []);
         for change in [leased(1), LeaseChange::Released { address: Ipv4Addr::new(10, 0, 0, 1) }, leased(2)] {
-            file.append(change).unwrap();
+            file.append(change);
         }
-        file.sync().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"", "nothing is written before it is taken");
+        file.take().unwrap().run().unwrap();
+        assert!(file.take().is_none());
         let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        assert!(whole.len() > AHEAD_BYTES, "zeros are ahead");
+        let end = whole.iter().position(|byte| *byte == 0).unwrap();
+        // Cut by a power failure, and a later page was on the disk already.
+        std::fs::write(&path, [&whole[..end - 5], &[0; 9], b"lease 10.0.0.9 02:00:00:00:00:09 1\n"].concat()).unwrap();
         let (mut file, read) = LeaseFile::open(&path).unwrap();
         assert_eq!(read.len(), 2, "the cut line is left out");
-        file.append(leased(3)).unwrap();
+        file.append(leased(3));
+        file.take().unwrap().run().unwrap();
         assert_eq!(LeaseFile::open(&path).unwrap().1[2], leased(3));
         file.rewrite([leased(4)].into_iter()).unwrap();
-        file.append(leased(5)).unwrap();
+        file.append(leased(5));
+        file.take().unwrap().run().unwrap();
         assert_eq!(LeaseFile::open(&path).unwrap().1, [leased(4), leased(5)]);
         std::fs::write(&path, "lease 10.0.0.1 nonsense 1\nrelease 10.0.0.1\n").unwrap();
         assert!(matches!(LeaseFile::open(&path), Err(LeaseFileError::Damaged { line: 1, .. })));

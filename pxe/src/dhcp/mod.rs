@@ -10,7 +10,7 @@ pub mod frame;
 pub mod lease;
 pub mod lease_file;
 pub mod options;
-mod packet_socket;
+pub(crate) mod packet_socket;
 pub mod reply;
 pub mod request;
 pub mod scope;

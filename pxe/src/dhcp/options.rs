@@ -17,6 +17,8 @@ pub mod code {
     pub const HOST_NAME: u8 = 12;
     /// Vendor-specific; PXE's sub-options.
     pub const VENDOR: u8 = 43;
+    /// MTU of the interface.
+    pub const MTU: u8 = 26;
     /// Requested address.
     pub const REQUESTED: u8 = 50;
     /// Lease time, seconds.

@@ -2,7 +2,7 @@
 //!
 //! The kernel filters: DHCP, PXE's port 4011, the first packet of TFTP, and IPv6 router solicitations. Everything else on
 //! the link never reaches this process.
-#![allow(unsafe_code)] // Two uses, below: an address of the family AF_PACKET, and handing the descriptor to tokio.
+#![allow(unsafe_code)] // Three uses, below: an address of the family AF_PACKET, handing the descriptor to tokio, an option.
 
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io;
@@ -13,14 +13,14 @@ const ETH_P_ALL: u16 = 3;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct PacketSocket(AsyncFd<Socket>);
+pub(crate) struct PacketSocket(AsyncFd<Socket>);
 
 impl PacketSocket {
     /// Opens it on the interface with this number. Needs `CAP_NET_RAW`.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub(super) fn open(interface: u32) -> io::Result<Self> {
+    pub(crate) fn open(interface: u32) -> io::Result<Self> {
         // With protocol 0 nothing is received until the bind below, so no frame passes before the filter stands.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(0)))?;
         socket.attach_filter(&filter())?;
@@ -31,11 +31,35 @@ impl PacketSocket {
         Ok(Self(socket))
     }
 
+    /// From now on frames to other cards are heard as well, which the interface drops otherwise: servers answer to the card
+    /// that a message names, also where it asks for a broadcast. It ends with the socket.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub(crate) fn hear_all(&self, interface: u32) -> io::Result<()> {
+        let index = i32::try_from(interface).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let wish = libc::packet_mreq {
+            mr_ifindex: index,
+            mr_type: u16::try_from(libc::PACKET_MR_PROMISC).unwrap_or_default(),
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        let length = libc::socklen_t::try_from(size_of::<libc::packet_mreq>()).unwrap_or_default();
+        let descriptor = std::os::fd::AsRawFd::as_raw_fd(self.0.get_ref());
+        // SAFETY: the descriptor is open as long as `self`; the kernel reads `length` bytes of `wish`, which lives until
+        // the call is over.
+        let done = unsafe {
+            let value = std::ptr::from_ref(&wish).cast();
+            libc::setsockopt(descriptor, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, value, length)
+        };
+        if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// The next frame, cut to the buffer.
     ///
     /// # Errors
     /// What the kernel says, such as "network is down".
-    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut ready = self.0.readable().await?;
             if let Ok(read) =
@@ -50,7 +74,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
         self.0.get_ref().send(frame).map(drop)
     }
 }

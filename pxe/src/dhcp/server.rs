@@ -3,7 +3,7 @@
 
 use super::decide::{Answerer, Arrival, Port};
 use super::destination::Destination;
-use super::lease_file::{LeaseFile, LeaseFileError};
+use super::lease_file::{Commit, LeaseFile, LeaseFileError};
 use super::options::code;
 use super::packet_socket::PacketSocket;
 use super::reply::Reply;
@@ -17,11 +17,13 @@ use crate::recorder::event::BootEvent;
 use crate::recorder::{Recorder, pcap};
 use crate::router;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The interface.
@@ -35,6 +37,8 @@ pub struct Link {
     pub mac: Mac,
     /// Our address on it.
     pub local: Ipv4Addr,
+    /// How many bits of it are its network.
+    pub prefix: u8,
 }
 
 /// Why an interface cannot be served.
@@ -66,6 +70,9 @@ pub enum ServeError {
     /// The lease file.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
+    /// The thread that writes it.
+    #[error("the lease file was not written to its end: {0}; no dynamic address is given")]
+    Writer(tokio::task::JoinError),
 }
 
 impl Link {
@@ -78,16 +85,16 @@ impl Link {
         let found = interfaces.into_iter().find(|interface| interface.name == name);
         let interface = found.ok_or_else(|| ServeError::NoInterface(name.to_owned()))?;
         let mut addresses = interface.ips.iter().filter_map(|network| match network.ip() {
-            std::net::IpAddr::V4(address) => Some(address),
+            std::net::IpAddr::V4(address) => Some((address, network.prefix())),
             std::net::IpAddr::V6(_) => None,
         });
-        let local = addresses.find(|address| wanted.is_none_or(|wanted| wanted == *address));
-        let local = local.ok_or_else(|| ServeError::NoAddress {
+        let found = addresses.find(|(address, _)| wanted.is_none_or(|wanted| wanted == *address));
+        let (local, prefix) = found.ok_or_else(|| ServeError::NoAddress {
             name: name.to_owned(),
             wanted: wanted.map(|address| format!(" {address}")).unwrap_or_default(),
         })?;
         let mac = interface.mac.map_or(Mac([0; 6]), |mac| Mac(mac.octets()));
-        Ok(Self { name: name.to_owned(), index: interface.index, mac, local })
+        Ok(Self { name: name.to_owned(), index: interface.index, mac, local, prefix })
     }
 
     fn udp(&self, address: Ipv4Addr, port: u16) -> Result<UdpSocket, ServeError> {
@@ -141,6 +148,17 @@ impl<T> Clone for Around<T> {
     }
 }
 
+/// How many requests are taken from the sockets before the disk and the other sockets have their turn.
+const AT_ONCE: usize = 256;
+
+/// A message that is ready to go.
+#[derive(Debug)]
+struct Ready {
+    port: Port,
+    destination: Destination,
+    bytes: Vec<u8>,
+}
+
 /// The DHCP server of one interface.
 #[derive(Debug)]
 pub struct DhcpServer<T> {
@@ -148,6 +166,8 @@ pub struct DhcpServer<T> {
     mode: Mode,
     answerer: Answerer,
     leases: Option<LeaseFile>,
+    /// Answers whose leases are appended and not yet under way to the disk.
+    waiting: Vec<Ready>,
     around: Around<T>,
     /// Broadcasts.
     any: UdpSocket,
@@ -156,13 +176,31 @@ pub struct DhcpServer<T> {
     boot_any: UdpSocket,
     boot_own: UdpSocket,
     tap: PacketSocket,
+    /// Boot offers that were made a moment ago, by card: see [`DhcpServer::insist`].
+    offered: HashMap<Mac, Offered>,
 }
+
+/// An offer that may have to be made again.
+#[derive(Debug)]
+struct Offered {
+    xid: u32,
+    destination: Destination,
+    bytes: Vec<u8>,
+    /// How often it may still be repeated.
+    left: u8,
+}
+
+/// Offers that are remembered: as many hosts as start at once.
+const OFFERED: usize = 256;
+/// Repetitions of one offer: one for each server that speaks of booting, and no flood when two insist.
+const REPETITIONS: u8 = 3;
 
 /// Where a packet came in.
 enum Input {
     Datagram(Port, SocketAddr, usize),
     Frame(usize),
     Tick,
+    Nothing,
 }
 
 impl<T: Tickets> DhcpServer<T> {
@@ -196,8 +234,10 @@ impl<T: Tickets> DhcpServer<T> {
             mode,
             answerer,
             leases,
+            waiting: Vec::new(),
             around,
             tap,
+            offered: HashMap::new(),
         })
     }
 
@@ -209,10 +249,19 @@ impl<T: Tickets> DhcpServer<T> {
         let mut buffers = [[0_u8; 2048]; 5];
         let mut second = tokio::time::interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The lines that are being written now, and the answers that go out when they are on the disk.
+        let mut writing: Option<JoinHandle<Result<(), LeaseFileError>>> = None;
+        let mut behind: Vec<Ready> = Vec::new();
         loop {
             let [from_any, from_own, from_boot_any, from_boot_own, from_tap] = &mut buffers;
             let (input, buffer) = tokio::select! {
                 () = stop.cancelled() => break,
+                done = written(&mut writing) => {
+                    writing = None;
+                    done?;
+                    self.send_all(&mut behind);
+                    (Input::Nothing, &buffers[0])
+                }
                 got = self.any.recv_from(from_any) => (datagram(Port::Dhcp, got), &buffers[0]),
                 got = self.own.recv_from(from_own) => (datagram(Port::Dhcp, got), &buffers[1]),
                 got = self.boot_any.recv_from(from_boot_any) => (datagram(Port::BootServer, got), &buffers[2]),
@@ -222,19 +271,47 @@ impl<T: Tickets> DhcpServer<T> {
             };
             match input {
                 Input::Datagram(port, SocketAddr::V4(source), length) => {
-                    self.datagram(port, source, buffer.get(..length).unwrap_or_default())?;
+                    self.datagram(port, source, buffer.get(..length).unwrap_or_default());
+                    self.take_what_is_there(&mut buffers[0]);
                 }
-                Input::Frame(length) => self.frame(buffer.get(..length).unwrap_or_default()),
-                Input::Tick => self.tick()?,
-                Input::Datagram(..) => {}
+                Input::Frame(length) => {
+                    if let Some((mac, xid)) = self.frame(buffer.get(..length).unwrap_or_default()) {
+                        self.insist(mac, xid);
+                    }
+                }
+                Input::Tick if writing.is_none() => self.shorten()?,
+                Input::Tick | Input::Nothing | Input::Datagram(..) => {}
+            }
+            if writing.is_none()
+                && let Some(commit) = self.leases.as_mut().and_then(LeaseFile::take)
+            {
+                behind = std::mem::take(&mut self.waiting);
+                writing = Some(tokio::task::spawn_blocking(|| commit.run()));
             }
         }
-        self.leases.as_mut().map_or(Ok(()), LeaseFile::sync).map_err(ServeError::from)
+        if writing.is_some() {
+            written(&mut writing).await?;
+            self.send_all(&mut behind);
+        }
+        let last = self.leases.as_mut().and_then(LeaseFile::take);
+        last.map_or(Ok(()), Commit::run)?;
+        let mut waiting = std::mem::take(&mut self.waiting);
+        self.send_all(&mut waiting);
+        Ok(())
     }
 
-    fn tick(&mut self) -> Result<(), ServeError> {
+    /// Answers requests that are already there: their leases then share one synchronisation of the disk.
+    fn take_what_is_there(&mut self, buffer: &mut [u8; 2048]) {
+        for _ in 0..AT_ONCE {
+            let got = self.any.try_recv_from(buffer).or_else(|_| self.own.try_recv_from(buffer));
+            let Ok((length, SocketAddr::V4(source))) = got else { return };
+            self.datagram(Port::Dhcp, source, buffer.get(..length).unwrap_or_default());
+        }
+    }
+
+    /// Writes the lease file anew when it has become long.
+    fn shorten(&mut self) -> Result<(), ServeError> {
         let Some(file) = &mut self.leases else { return Ok(()) };
-        file.sync()?;
         let all: Vec<_> = self.answerer.books().flat_map(|book| book.all().collect::<Vec<_>>()).collect();
         if file.is_long(all.len() as u64) {
             file.rewrite(all.into_iter())?;
@@ -242,8 +319,8 @@ impl<T: Tickets> DhcpServer<T> {
         Ok(())
     }
 
-    fn datagram(&mut self, port: Port, source: SocketAddrV4, packet: &[u8]) -> Result<(), ServeError> {
-        let Ok(request) = Message::read(packet) else { return Ok(()) };
+    fn datagram(&mut self, port: Port, source: SocketAddrV4, packet: &[u8]) {
+        let Ok(request) = Message::read(packet) else { return };
         let now = self.around.tickets.now();
         let ticket = self.around.tickets.of_mac(request.mac);
         if ticket.is_none()
@@ -255,20 +332,33 @@ impl<T: Tickets> DhcpServer<T> {
         }
         let arrival = Arrival { port, source, local: self.link.local };
         let outcome = self.answerer.answer(&request, arrival, ticket.as_deref(), now);
-        if let (Some(change), Some(file)) = (outcome.change, &mut self.leases) {
-            file.append(change)?;
-        }
+        let durable = match (outcome.change, &mut self.leases) {
+            (Some(change), Some(file)) => {
+                file.append(change);
+                true
+            }
+            _ => false,
+        };
         self.learn(&request, port, outcome.reply.as_ref().map(|(reply, _)| reply));
         self.note(ticket.as_deref(), now, outcome.events);
-        let Some((reply, destination)) = outcome.reply else { return Ok(()) };
+        let Some((reply, destination)) = outcome.reply else { return };
         let (bytes, left_out) = reply.encode(request.max_size());
         if !left_out.is_empty() {
             tracing::warn!(mac = %request.mac, ?left_out, "options did not fit the largest message that the client takes");
         }
-        if let Err(error) = self.send(port, destination, &bytes) {
-            tracing::warn!(mac = %request.mac, ?destination, %error, "an answer could not be sent");
+        if ticket.is_some() && reply.kind == MessageType::Offer && request.boot_class().is_some() {
+            if self.offered.len() >= OFFERED {
+                self.offered.clear();
+            }
+            let offered = Offered { xid: request.xid, destination, bytes: bytes.clone(), left: REPETITIONS };
+            self.offered.insert(request.mac, offered);
         }
-        Ok(())
+        let ready = Ready { port, destination, bytes };
+        if durable {
+            self.waiting.push(ready);
+        } else {
+            self.send(&ready);
+        }
     }
 
     /// Which address this card has from now on: what we confirm, what it takes from another server, what it says on 4011.
@@ -288,14 +378,26 @@ impl<T: Tickets> DhcpServer<T> {
         }
     }
 
-    fn send(&self, port: Port, destination: Destination, bytes: &[u8]) -> io::Result<()> {
+    fn send_all(&self, ready: &mut Vec<Ready>) {
+        for ready in ready.drain(..) {
+            self.send(&ready);
+        }
+    }
+
+    fn send(&self, ready: &Ready) {
+        if let Err(error) = self.try_send(ready) {
+            tracing::warn!(destination = ?ready.destination, %error, "an answer could not be sent");
+        }
+    }
+
+    fn try_send(&self, Ready { port, destination, bytes }: &Ready) -> io::Result<()> {
         let socket = match port {
             Port::Dhcp => &self.own,
             Port::BootServer => &self.boot_own,
         };
         // DHCP clients ask again: an answer that does not fit the socket's queue is lost like one on the wire.
         let to = |address: Ipv4Addr, port: u16| socket.try_send_to(bytes, (address, port).into()).map(drop);
-        match destination {
+        match *destination {
             Destination::Relay(address) => to(address, 67),
             Destination::Client(address) => to(address, 68),
             Destination::Broadcast => to(Ipv4Addr::BROADCAST, 68),
@@ -308,23 +410,25 @@ impl<T: Tickets> DhcpServer<T> {
     }
 
     /// A frame of the tap: another server, or a question for routers. Requests to us come through the UDP sockets.
-    fn frame(&self, frame: &[u8]) {
+    fn frame(&self, frame: &[u8]) -> Option<(Mac, u32)> {
         let now = self.around.tickets.now();
         if let Some((mac, address)) = router::solicitation(frame) {
             self.solicited(mac, address, now);
-            return;
+            return None;
         }
         let about = pcap::about(frame, self.link.mac);
         let ticket = about.and_then(|mac| self.around.tickets.of_mac(mac));
         if ticket.is_some() {
             self.around.recorder.packet(now.wall, about, frame);
         }
-        let Some(datagram) = frame::read(frame).filter(frame::Datagram::is_dhcp) else { return };
+        let datagram = frame::read(frame).filter(frame::Datagram::is_dhcp)?;
         if datagram.from_mac == self.link.mac || datagram.source == self.link.local {
-            return;
+            return None;
         }
-        let Ok(message) = Message::read(datagram.payload) else { return };
+        let message = Message::read(datagram.payload).ok()?;
+        let mut speaks_of_booting = false;
         for warning in foreign::judge(&message, (datagram.from_mac, datagram.source), self.mode) {
+            speaks_of_booting |= warning.name() != "rogue-dhcp-server";
             if let Some(ticket) = &ticket {
                 let what = match warning.name() {
                     "rogue-dhcp-server" => "it offers an address of its own",
@@ -340,6 +444,24 @@ impl<T: Tickets> DhcpServer<T> {
             }
             self.around.recorder.warn(warning, now);
         }
+        let offer = ticket.is_some() && speaks_of_booting && message.kind == MessageType::Offer;
+        offer.then_some((message.mac, message.xid))
+    }
+
+    /// Makes an offer again after another server has named a boot file in its own. Of several whole offers OVMF's PXE
+    /// (2022.11) takes the one that came last within the seconds for which it collects them; iPXE has gone on by then and
+    /// ignores it.
+    fn insist(&mut self, mac: Mac, xid: u32) {
+        let now = self.around.tickets.now();
+        let ticket = self.around.tickets.of_mac(mac);
+        let may = ticket.is_some_and(|t| gate::may_boot(Some(&t), mac, &t.job, Stage::Options, now).is_ok());
+        let Some(offered) = self.offered.get_mut(&mac).filter(|offered| may && offered.xid == xid && offered.left > 0)
+        else {
+            return;
+        };
+        offered.left -= 1;
+        let (destination, bytes) = (offered.destination, offered.bytes.clone());
+        self.send(&Ready { port: Port::Dhcp, destination, bytes });
     }
 
     fn solicited(&self, mac: Mac, address: std::net::Ipv6Addr, now: Now) {
@@ -359,7 +481,18 @@ fn datagram(port: Port, got: io::Result<(usize, SocketAddr)>) -> Input {
     match got {
         Ok((length, source)) => Input::Datagram(port, source, length),
         // Linux reports an earlier answer's "port unreachable" here; it is no error of this socket.
-        Err(_) => Input::Tick,
+        Err(_) => Input::Nothing,
+    }
+}
+
+/// The end of what is being written; waits for ever when nothing is.
+async fn written(writing: &mut Option<JoinHandle<Result<(), LeaseFileError>>>) -> Result<(), ServeError> {
+    match writing {
+        Some(handle) => match handle.await {
+            Ok(done) => done.map_err(ServeError::from),
+            Err(error) => Err(ServeError::Writer(error)),
+        },
+        None => std::future::pending().await,
     }
 }
 
@@ -370,7 +503,7 @@ async fn frame_of(got: io::Result<usize>) -> Input {
             // The interface went down: wait for it instead of spinning.
             tracing::warn!(%error, "the packet socket");
             tokio::time::sleep(Duration::from_secs(1)).await;
-            Input::Tick
+            Input::Nothing
         }
     }
 }

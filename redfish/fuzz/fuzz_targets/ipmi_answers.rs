@@ -1,7 +1,7 @@
 //! All other answers of IPMI: chassis, identity, boot flags, accounts, channel, cipher suites, suite 0.
 #![no_main]
 
-use bmc::ipmi::boot_options::{DiskSelector, read_boot_flags};
+use bmc::ipmi::boot_options::{DiskSelector, Habit, read_boot_flags};
 use bmc::ipmi::handshake::Random;
 use bmc::ipmi::suite_zero::SuiteZeroProbe;
 use bmc::ipmi::{audit, command, sol_activation, users};
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let _ = command::read_guid(data);
     for selector in [DiskSelector::Standard, DiskSelector::SupermicroUefi] {
-        let _ = read_boot_flags(data, selector);
+        let _ = read_boot_flags(data, Habit { disk: selector, flags_lost: true });
     }
     let _ = users::read_access(data);
     assert!(!users::read_name(data).chars().any(char::is_control));

@@ -75,18 +75,29 @@ pub fn get_boot_flags() -> Command {
     Command::read(CHASSIS, 0x09, vec![BOOT_FLAGS, 0, 0])
 }
 
+/// How a make keeps the boot flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Habit {
+    /// Which selector means the first disk.
+    pub disk: DiskSelector,
+    /// It keeps the device and loses every flag, the valid bit too ([`crate::quirk::Quirks::boot_flags_lost`]).
+    pub flags_lost: bool,
+}
+
 /// Reads the answer to [`get_boot_flags`].
 ///
 /// # Errors
 /// It is too short, or is another parameter.
-pub fn read_boot_flags(data: &[u8], disk: DiskSelector) -> Result<BootOverride, FrameError> {
+pub fn read_boot_flags(data: &[u8], habit: Habit) -> Result<BootOverride, FrameError> {
+    let disk = habit.disk;
     let [_version, parameter, flags, device, ..] = *data else { return Err(FrameError::Short("boot flags")) };
     if parameter & 0x7f != BOOT_FLAGS {
         return Err(FrameError::Field("boot option parameter"));
     }
     let selector = device & DEVICE;
     // Bit 7 of the parameter number: it is marked invalid or locked.
-    let valid = flags & VALID != 0 && parameter & 0x80 == 0;
+    let flagged = flags & VALID != 0 || habit.flags_lost && flags == 0 && selector != NO_OVERRIDE;
+    let valid = flagged && parameter & 0x80 == 0;
     let lasts = match (valid && selector != NO_OVERRIDE, flags & PERSISTENT != 0) {
         (false, _) => BootLasts::Disabled,
         (true, false) => BootLasts::Once,
@@ -101,7 +112,8 @@ pub fn read_boot_flags(data: &[u8], disk: DiskSelector) -> Result<BootOverride, 
         other if other == disk.bits() => Some(BootDevice::Disk),
         _ => None,
     };
-    let mode = valid.then_some(if flags & EFI != 0 { BootMode::Uefi } else { BootMode::Legacy });
+    let mode =
+        (flags & VALID != 0 && valid).then_some(if flags & EFI != 0 { BootMode::Uefi } else { BootMode::Legacy });
     Ok(BootOverride { device, lasts, mode, word: word(selector, valid) })
 }
 
@@ -153,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_is_set_is_read_back_and_what_differs_is_seen() {
-        let read = |data: &[u8]| read_boot_flags(data, DiskSelector::Standard).unwrap();
+        let read = |data: &[u8]| read_boot_flags(data, Habit::default()).unwrap();
         let once = read(&[1, 5, 0xa0, 0x04, 0, 0, 0]);
         assert_eq!((once.device, once.lasts), (Some(BootDevice::Pxe), BootLasts::Once));
         assert_eq!((once.mode, &once.word[..]), (Some(BootMode::Uefi), "PXE"));
@@ -164,16 +176,23 @@ mod tests {
         assert_eq!(read(&[1, 5, 0xe0, 0x08, 0, 0, 0]).lasts, BootLasts::Always);
         assert_eq!(read(&[1, 0x85, 0xa0, 0x08, 0, 0, 0]).lasts, BootLasts::Disabled);
         assert_eq!(read(&[1, 5, 0xa0, 0x24, 0, 0, 0]).device, None);
-        let disk = read_boot_flags(&[1, 5, 0xa0, 0x24, 0, 0, 0], DiskSelector::SupermicroUefi).unwrap();
+        // Of a make that is known to lose them the device alone is believed, and never more than one boot.
+        let known = Habit { flags_lost: true, ..Habit::default() };
+        let kept = read_boot_flags(&[1, 5, 0x00, 0x04, 0, 0, 0], known).unwrap();
+        assert_eq!((kept.device, kept.lasts, kept.mode), (Some(BootDevice::Pxe), BootLasts::Once, None));
+        assert_eq!(read_boot_flags(&[1, 5, 0x00, 0x00, 0, 0, 0], known).unwrap().lasts, BootLasts::Disabled);
+        assert_eq!(read_boot_flags(&[1, 5, 0x40, 0x04, 0, 0, 0], known).unwrap().lasts, BootLasts::Disabled);
+        let supermicro = Habit { disk: DiskSelector::SupermicroUefi, ..Habit::default() };
+        let disk = read_boot_flags(&[1, 5, 0xa0, 0x24, 0, 0, 0], supermicro).unwrap();
         assert_eq!(disk.device, Some(BootDevice::Disk));
-        assert!(read_boot_flags(&[1, 3, 0x08, 0], DiskSelector::Standard).is_err());
+        assert!(read_boot_flags(&[1, 3, 0x08, 0], Habit::default()).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_it_panic(data in proptest::collection::vec(any::<u8>(), 0..16)) {
-            let _ = read_boot_flags(&data, DiskSelector::Standard);
-            let _ = read_boot_flags(&data, DiskSelector::SupermicroUefi);
+            let _ = read_boot_flags(&data, Habit::default());
+            let _ = read_boot_flags(&data, Habit { disk: DiskSelector::SupermicroUefi, flags_lost: true });
         }
     }
 }

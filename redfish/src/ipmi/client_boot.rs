@@ -1,6 +1,6 @@
 //! Boot options over an open session.
 
-use super::boot_options::{self, DiskSelector};
+use super::boot_options::{self, DiskSelector, Habit};
 use super::client::Client;
 use super::error::IpmiError;
 use crate::boot::{BootDevice, BootMode, BootOverride};
@@ -27,13 +27,13 @@ impl Client {
         self.run(&flags, "set boot options, parameter 5").await.map(drop)
     }
 
-    /// What the BMC will have the machine boot from. `disk` as in [`Client::set_boot_once`].
+    /// What the BMC will have the machine boot from.
     ///
     /// # Errors
     /// As [`Client::run`].
-    pub async fn boot_override(&mut self, disk: DiskSelector) -> Result<BootOverride, IpmiError> {
+    pub async fn boot_override(&mut self, habit: Habit) -> Result<BootOverride, IpmiError> {
         let data = self.run(&boot_options::get_boot_flags(), "get boot options").await?;
-        self.read(boot_options::read_boot_flags(&data, disk), "get boot options")
+        self.read(boot_options::read_boot_flags(&data, habit), "get boot options")
     }
 }
 

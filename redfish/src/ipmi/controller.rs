@@ -1,6 +1,6 @@
 //! The verbs over IPMI.
 
-use super::boot_options::DiskSelector;
+use super::boot_options::{DiskSelector, Habit};
 use super::client::Client;
 use super::command::Control;
 use super::error::IpmiError;
@@ -19,12 +19,14 @@ fn not_offered<'a, T: Send + 'a>(what: &'static str) -> Verb<'a, T> {
 }
 
 impl Client {
-    /// The selector of the first disk at this make.
-    async fn disk_selector(&mut self) -> Result<DiskSelector, IpmiError> {
+    /// How this make keeps boot flags.
+    async fn boot_habit(&mut self) -> Result<Habit, IpmiError> {
         let vendor = vendor_of_enterprise(self.device_id().await?.manufacturer);
         // Over IPMI the generation is not told; the selector holds for those that boot by UEFI at all.
-        let selector = Quirks::of(vendor, "x12", "").ipmi_disk_selector;
-        Ok(if selector == Some(0x24) { DiskSelector::SupermicroUefi } else { DiskSelector::Standard })
+        let quirks = Quirks::of(vendor, "x12", "");
+        let supermicro = quirks.ipmi_disk_selector == Some(0x24);
+        let disk = if supermicro { DiskSelector::SupermicroUefi } else { DiskSelector::Standard };
+        Ok(Habit { disk, flags_lost: quirks.boot_flags_lost })
     }
 }
 
@@ -63,9 +65,9 @@ impl Controller for Client {
 
     fn set_boot_once<'a>(&'a mut self, device: &'a BootDevice, mode: BootMode) -> Verb<'a, BootOverride> {
         Box::pin(async move {
-            let selector = self.disk_selector().await?;
-            Client::set_boot_once(self, device, mode, selector).await?;
-            let seen = Client::boot_override(self, selector).await?;
+            let habit = self.boot_habit().await?;
+            Client::set_boot_once(self, device, mode, habit.disk).await?;
+            let seen = Client::boot_override(self, habit).await?;
             if seen.device.as_ref() == Some(device) && seen.lasts != BootLasts::Disabled {
                 return Ok(seen);
             }
@@ -77,8 +79,8 @@ impl Controller for Client {
 
     fn boot_override(&mut self) -> Verb<'_, BootOverride> {
         Box::pin(async {
-            let selector = self.disk_selector().await?;
-            Ok(Client::boot_override(self, selector).await?)
+            let habit = self.boot_habit().await?;
+            Ok(Client::boot_override(self, habit).await?)
         })
     }
 

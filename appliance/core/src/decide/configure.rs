@@ -121,9 +121,19 @@ fn place(world: &World, host: &Host) -> Result<Host, String> {
             new.held_off = old.held_off;
             new.lifecycle = old.lifecycle;
             new.marks = old.marks;
-            if old.machine != new.machine {
-                // Another identity is another machine: the link must be shown again (rule 29).
+            if old.machine == new.machine {
+                // What was shown of this machine is not undone by a record that is applied again: a mismatch found
+                // meanwhile stays one (rule 29), a spare's proof is neither lost nor brought back (rule 43).
+                new.link = old.link;
+                new.spare_proof = old.spare_proof;
+                if old.history.was_spare {
+                    // It took a host's place since that record was written.
+                    (new.role, new.pool, new.cluster) = (old.role, old.pool, old.cluster);
+                }
+            } else {
+                // Another identity is another machine: the link must be shown again (rule 29), and so must a spare.
                 new.link = Link::Unbound;
+                new.spare_proof = None;
             }
         }
         None if world.hosts.len() >= HOSTS_MAX => {
@@ -159,5 +169,70 @@ fn no_change(world: &World, change: &Change) -> bool {
         Change::Domain(d) => world.domains.get(&d.id) == Some(d),
         Change::Host(h) => world.hosts.get(&h.id) == Some(h),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ClusterId, MachineId, PoolId};
+    use crate::policy::{Policy, Site};
+    use crate::time::Elapsed;
+    use crate::world::host::{Lifecycle, Marks, Role, SpareProof};
+
+    fn record(role: Role) -> Host {
+        Host {
+            id: HostId(1),
+            name: "n1".to_owned(),
+            cluster: None,
+            pool: PoolId(1),
+            role,
+            domains: Vec::new(),
+            versions: Vec::new(),
+            storage: None,
+            machine: MachineId(0x1234),
+            link: Link::Linked,
+            outlets: false,
+            disk: None,
+            lifecycle: Lifecycle::InService,
+            marks: Marks::default(),
+            spare_proof: None,
+            assessment: crate::assess::Assessment::default(),
+            history: crate::world::host::History::default(),
+            incident: None,
+            our_cordon: None,
+            our_taint: None,
+            held_off: None,
+        }
+    }
+
+    /// A world that knows this host; what becomes of the record when it is applied.
+    fn applied(known: Host, record: &Host) -> Host {
+        let mut world = World::new(&Policy::<Site>::default());
+        world.apply(&Change::Host(Box::new(known)));
+        place(&world, record).unwrap()
+    }
+
+    #[test]
+    fn a_mismatch_stays_one_when_the_record_is_applied_again() {
+        let known = Host { link: Link::Mismatch, ..record(Role::Worker) };
+        assert_eq!(applied(known, &record(Role::Worker)).link, Link::Mismatch);
+        let known = Host { link: Link::Linked, ..record(Role::Worker) };
+        let unbound = Host { link: Link::Unbound, ..record(Role::Worker) };
+        assert_eq!(applied(known, &unbound).link, Link::Linked);
+        let other = Host { machine: MachineId(0x9999), ..record(Role::Worker) };
+        assert_eq!(applied(record(Role::Worker), &other).link, Link::Unbound);
+    }
+
+    #[test]
+    fn a_spare_keeps_its_proof_and_one_that_took_a_place_keeps_the_place() {
+        let proof = Some(SpareProof { at: Elapsed(7), passed: true });
+        let proven = Host { spare_proof: proof, ..record(Role::Spare) };
+        assert_eq!(applied(proven.clone(), &record(Role::Spare)).spare_proof, proof);
+        assert_eq!(applied(record(Role::Spare), &proven).spare_proof, None, "a stale proof comes back");
+        let mut worker = Host { cluster: Some(ClusterId(3)), pool: PoolId(2), ..record(Role::Worker) };
+        worker.history.was_spare = true;
+        let again = applied(worker, &record(Role::Spare));
+        assert_eq!((again.role, again.pool, again.cluster), (Role::Worker, PoolId(2), Some(ClusterId(3))));
     }
 }

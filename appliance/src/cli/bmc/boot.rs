@@ -42,7 +42,7 @@ pub(super) fn check(what: What, url: Option<&str>) -> anyhow::Result<()> {
 }
 
 /// A URL that a BMC fetches: no spaces, no password in it, one of the schemes that BMCs know.
-pub(super) fn check_url(url: &str) -> anyhow::Result<()> {
+pub(in crate::cli) fn check_url(url: &str) -> anyhow::Result<()> {
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     let plain = url.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'<' | b'>' | b'\\'));
     match rest {

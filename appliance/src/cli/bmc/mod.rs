@@ -2,15 +2,15 @@
 //! the appliance needs.
 
 mod account;
-mod boot;
+pub(in crate::cli) mod boot;
 mod console;
 mod discover;
 mod held;
 mod identify;
 mod media;
 mod outlet;
-mod place;
-mod power;
+pub(in crate::cli) mod place;
+pub(in crate::cli) mod power;
 mod probe;
 mod show;
 

@@ -26,7 +26,7 @@ pub(super) const USER: Privilege = Privilege::User;
 /// What the list of users needs.
 pub(super) const ADMINISTRATOR: Privilege = Privilege::Administrator;
 /// What switching needs.
-pub(super) const OPERATOR: Privilege = Privilege::Operator;
+pub(in crate::cli) const OPERATOR: Privilege = Privilege::Operator;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Place {
@@ -56,7 +56,7 @@ pub(in crate::cli) struct Place {
     data_dir: PathBuf,
     /// How the result is written.
     #[arg(long, value_enum, default_value_t = Format::Table)]
-    pub(super) output: Format,
+    pub(in crate::cli) output: Format,
 }
 
 /// A BMC, open or ready to be asked.
@@ -66,7 +66,7 @@ pub(super) enum Opened {
 }
 
 impl Place {
-    pub(super) async fn open(&self, privilege: Privilege) -> anyhow::Result<Box<dyn Controller>> {
+    pub(in crate::cli) async fn open(&self, privilege: Privilege) -> anyhow::Result<Box<dyn Controller>> {
         Ok(match self.open_as(privilege).await? {
             Opened::Ipmi(client) => client,
             Opened::Redfish(client) => client,

@@ -118,6 +118,43 @@ fn status(power: Power, output: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Forced off until it reads off, ten seconds, on until it reads on, for a verb that does more than this. What was read goes
+/// to standard error, as it is no result.
+pub(in crate::cli) async fn cycle_for_boot(client: &mut dyn Controller) -> anyhow::Result<()> {
+    let limit = Duration::from_millis(Limits::default().effect_ms);
+    let mut order = Order::new(PowerCommand::Off);
+    let mut last = first(client).await?.main.power;
+    let end = Instant::now() + limit;
+    while last != Power::Off && Instant::now() < end {
+        order.send_if_due(client, end).await?;
+        tokio::time::sleep(READ_EVERY).await;
+        last = read(client, end).await?.map_or(Power::Unknown, |seen| seen.main.power);
+    }
+    if last != Power::Off {
+        let why = order.refusal.map(|text| format!("; the BMC said: {text}")).unwrap_or_default();
+        anyhow::bail!(
+            "the host does not read off after a minute{why}, so it was not switched on again: nothing was booted"
+        );
+    }
+    talk("it reads off");
+    tokio::time::sleep(OFF_PAUSE).await;
+    let mut order = Order::new(PowerCommand::On);
+    let end = Instant::now() + limit;
+    while last != Power::On && Instant::now() < end {
+        order.send_if_due(client, end).await?;
+        tokio::time::sleep(READ_EVERY).await;
+        last = read(client, end).await?.map_or(Power::Unknown, |seen| seen.main.power);
+    }
+    if last != Power::On {
+        let why = order.refusal.map(|text| format!("; the BMC said: {text}")).unwrap_or_default();
+        anyhow::bail!(
+            "the host was switched off and does not read on after a minute{why}: look at its power supply and its event log"
+        );
+    }
+    talk("it reads on");
+    Ok(())
+}
+
 async fn on(client: &mut dyn Controller, output: Format) -> anyhow::Result<Exit> {
     let limit = Duration::from_millis(Limits::default().effect_ms);
     let mut order = Order::new(PowerCommand::On);

@@ -237,7 +237,7 @@ async fn in_session(client: &mut Client, administrator: bool, report: &mut Repor
         ),
     }
     report.can("power", "reads", format!("{:?}", seen.power).to_lowercase());
-    let boot = client.boot_override(bmc::ipmi::boot_options::DiskSelector::Standard).await;
+    let boot = client.boot_override(bmc::ipmi::boot_options::Habit::default()).await;
     report.told("one-shot boot", boot.map_err(|why| why.to_string()), |seen| {
         format!("now {:?}", seen.lasts).to_lowercase()
     });

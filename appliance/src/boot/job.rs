@@ -1,0 +1,157 @@
+//! One reimage of one host: its record on the disk, and how it moves on.
+//!
+//! The record is written before what depends on it is said to anybody. It is the once-only record of rule 38: an order to
+//! write a disk goes out only after the state that says so is on our disk.
+
+use protocol::digest::Sha256;
+use protocol::disk::DiskName;
+use protocol::install::{Failure, FirstBootFile, InstallStage, WriteMode};
+use protocol::name::Name;
+use pxe::gate::{FirstLoader, Now, Phase, ProxyStyle, Ticket, Token};
+use pxe::mac::Mac;
+use pxe::script::LocalBoot;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// The `version` of a record that this code writes, and the only one it reads.
+pub const VERSION: u32 = 1;
+
+/// What a job is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Task {
+    /// The card that boots.
+    pub mac: String,
+    /// The image's name in the store.
+    pub image: Name,
+    /// Its version.
+    pub image_version: Name,
+    /// The disk.
+    pub disk: DiskName,
+    /// How it is written.
+    pub mode: WriteMode,
+    /// A person has approved that foreign data on that disk is lost.
+    pub foreign_data_approved: bool,
+    /// The files of the first boot.
+    #[serde(default)]
+    pub first_boot: Vec<FirstBootFile>,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// The host is to boot the installer.
+    Armed,
+    /// The installer was welcomed and told to write. From here on this job gives no such order again.
+    Installing {
+        /// The boot of the installer, by its own random number.
+        boot: String,
+        /// The SHA-256 of the session's secret.
+        session: Sha256,
+        /// The furthest stage it reported.
+        stage: InstallStage,
+    },
+    /// The disk is written, verified and configured.
+    Installed,
+    /// It failed.
+    Failed {
+        /// Why.
+        failure: Box<Failure>,
+    },
+    /// It is over.
+    Closed {
+        /// How, in words.
+        how: String,
+    },
+}
+
+/// A job as it lies on the disk.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its name.
+    pub name: Name,
+    /// What it is to do.
+    pub task: Task,
+    /// In the path of its files. A secret.
+    pub token: String,
+    /// Burnt by the first hello. A secret.
+    pub nonce: String,
+    /// Which boot of this machine `opened` counts from: `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// When it was opened.
+    pub opened: Now,
+    /// Where it is.
+    pub state: State,
+}
+
+/// The secrets are left out.
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("name", &self.name)
+            .field("task", &self.task)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the site says of a host.
+#[derive(Clone, Debug, Default)]
+pub struct HostWays {
+    /// Its first loader.
+    pub first_loader: FirstLoader,
+    /// How it is told by ProxyDHCP.
+    pub proxy_style: ProxyStyle,
+    /// How it leaves the boot script for its disk.
+    pub local_boot: LocalBoot,
+}
+
+impl Job {
+    /// The card. `None` in a record that somebody changed by hand.
+    #[must_use]
+    pub fn mac(&self) -> Option<Mac> {
+        self.task.mac.parse().ok()
+    }
+
+    /// Whether anything is still to come.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        matches!(self.state, State::Armed | State::Installing { .. } | State::Installed)
+    }
+
+    /// The ticket, as long as the job is open. `touched` is the last sign of life of its installer.
+    #[must_use]
+    pub fn ticket(&self, ways: &HostWays, touched: Now, boot_id: &str, now: Now) -> Option<Ticket> {
+        let phase = match self.state {
+            State::Armed => Phase::Armed,
+            State::Installing { .. } => Phase::Installing { last_report: touched },
+            State::Installed => Phase::Installed { since: touched },
+            State::Failed { .. } | State::Closed { .. } => return None,
+        };
+        Some(Ticket {
+            job: self.name.clone(),
+            mac: self.mac()?,
+            token: Token::parse(&self.token)?,
+            opened: self.opened_here(boot_id, now),
+            phase,
+            first_loader: ways.first_loader,
+            proxy_style: ways.proxy_style,
+        })
+    }
+
+    /// When it was opened, by the clocks of this boot of our machine. After a restart of the machine only the wall clock
+    /// can tell; one that runs behind the opening makes the ticket worthless.
+    fn opened_here(&self, boot_id: &str, now: Now) -> Now {
+        if self.boot_id == boot_id {
+            return self.opened;
+        }
+        let age = now.wall.checked_sub(self.opened.wall);
+        // A wall clock that went back shows no age: then none is believed, and the gate refuses.
+        let elapsed = age.and_then(|age| now.elapsed.checked_sub(age)).unwrap_or(Duration::MAX);
+        Now { elapsed, wall: self.opened.wall }
+    }
+}

@@ -1,0 +1,313 @@
+//! The files behind the gate: what TFTP and HTTP may give to whom.
+//!
+//! Every name is `t/TOKEN/NAME`. The token says which ticket, the ticket which card, and the peer must be that card.
+
+use super::identity::Identity;
+use super::jobs::Jobs;
+use super::stock::{ServedImage, ServedSet, StockError};
+use super::stored_content::{Verdict, Verdicts};
+use bytes::Bytes;
+use protocol::boot_set::Role;
+use protocol::digest::Sha256;
+use protocol::manifest::{Arch, Firmware, IMAGE_LIMIT_BYTES};
+use protocol::name::Name;
+use protocol::signature::PublicKey;
+use pxe::files::{Body, BootFile, FileRequest, Files, Protocol, Transfer, TransferEvent};
+use pxe::gate::{self, Now, Refusal, Stage, Target, Ticket, Tickets as _, Token};
+use pxe::mac::Mac;
+use pxe::peers::Peers;
+use pxe::recorder::Recorder;
+use pxe::recorder::event::{BootEvent, file_name};
+use pxe::script::{self, HostAddress, Installer, InstallerArguments, KernelArguments};
+use std::collections::{HashMap, VecDeque};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A script that is asked for this often within [`LOOP_TIME`] is a host that goes in circles.
+const LOOP_COUNT: usize = 3;
+const LOOP_TIME: Duration = Duration::from_secs(60);
+/// Tags remembered: one for each job that was served.
+const TAGS_LIMIT: usize = 4096;
+
+/// Where the servers of one link are, as hosts reach them.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    /// The boot HTTP server's.
+    pub http: u16,
+    /// The installer's HTTPS.
+    pub installer: u16,
+    /// The networks of its hosts: first address, prefix, way out.
+    pub networks: Vec<(Ipv4Addr, u8, Option<Ipv4Addr>)>,
+}
+
+impl Ports {
+    /// What a host with this address has to know of its network.
+    fn host(&self, address: Ipv4Addr) -> Option<HostAddress> {
+        self.networks.iter().find_map(|&(network, prefix, gateway)| {
+            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+            let inside = u32::from(address) & mask == u32::from(network) & mask;
+            inside.then(|| HostAddress { address, netmask: Ipv4Addr::from(mask), gateway })
+        })
+    }
+}
+
+/// All that is served, and the gate before it.
+#[derive(Debug)]
+pub struct Shelf {
+    /// The jobs.
+    pub jobs: Arc<Jobs>,
+    /// The flight recorder.
+    pub recorder: Arc<Recorder>,
+    /// Who speaks from which address.
+    pub peers: Arc<Peers>,
+    /// The boot set.
+    pub set: ServedSet,
+    /// The store, for images.
+    pub store: PathBuf,
+    /// Who may sign.
+    pub trusted: Vec<PublicKey>,
+    /// Further arguments for the installer's kernel.
+    pub kernel_arguments: KernelArguments,
+    /// Who we are to an installer.
+    pub identity: Identity,
+    /// By our address.
+    pub ports: HashMap<Ipv4Addr, Ports>,
+    /// What is remembered between requests.
+    pub memory: Memory,
+}
+
+/// Who speaks with whom.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    ours: Ipv4Addr,
+    host: Ipv4Addr,
+}
+
+/// What the shelf remembers between requests.
+#[derive(Debug, Default)]
+pub struct Memory {
+    images: Mutex<HashMap<(Name, Name), Arc<ServedImage>>>,
+    tags: Mutex<Vec<(Name, Mac)>>,
+    scripts: Mutex<HashMap<Name, VecDeque<Now>>>,
+    verdicts: Verdicts,
+}
+
+impl Shelf {
+    /// An image of the store, verified once.
+    ///
+    /// # Errors
+    /// When it is not there or not trusted.
+    pub fn image(&self, name: &Name, version: &Name) -> Result<Arc<ServedImage>, StockError> {
+        let key = (name.clone(), version.clone());
+        let mut images = self.memory.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(image) = images.get(&key) {
+            return Ok(Arc::clone(image));
+        }
+        let image = Arc::new(ServedImage::open(&self.store, name, version, &self.trusted)?);
+        // Images of a site are few; their open files must stay few as well.
+        if images.len() >= 32 {
+            images.clear();
+        }
+        images.insert(key, Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// Whether the stored file of an image is what was signed. Asked when a job is opened as well, so that the answer is
+    /// there when its host says hello.
+    #[must_use]
+    pub fn verdict(&self, image: &Arc<ServedImage>) -> Verdict {
+        self.memory.verdicts.of(image)
+    }
+
+    fn tag(&self, job: &Name, mac: Mac) -> u64 {
+        let mut tags = self.memory.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if tags.len() >= TAGS_LIMIT {
+            tags.clear();
+        }
+        let known = tags.iter().position(|(known, _)| known == job);
+        let index = known.unwrap_or_else(|| {
+            tags.push((job.clone(), mac));
+            tags.len() - 1
+        });
+        index as u64
+    }
+
+    fn refuse(&self, ticket: &Ticket, now: Now, stage: Stage, why: Refusal) {
+        self.recorder.note(&ticket.job, ticket.mac, now, BootEvent::Refused { stage, why });
+    }
+
+    /// Whether this ticket's host asks for its script again and again.
+    fn goes_in_circles(&self, job: &Name, now: Now) -> bool {
+        let mut scripts = self.memory.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        if scripts.len() >= TAGS_LIMIT {
+            scripts.clear();
+        }
+        let times = scripts.entry(job.clone()).or_default();
+        times.retain(|then| now.elapsed.saturating_sub(then.elapsed) < LOOP_TIME);
+        times.push_back(now);
+        times.len() >= LOOP_COUNT
+    }
+
+    fn script(&self, ticket: &Ticket, target: Target, ends: Ends, grub: bool, now: Now) -> Option<Bytes> {
+        let circles = !grub && self.goes_in_circles(&ticket.job, now);
+        let how = self.jobs.ways(ticket.mac).local_boot;
+        let text = match target {
+            _ if circles => script::refused(&ticket.job, "three times within a minute"),
+            Target::LocalDisk if grub => script::local_grub(&ticket.job),
+            Target::LocalDisk => script::local(&ticket.job, how),
+            Target::Installer => {
+                let installer = self.installer(ticket, ends.ours)?;
+                if grub {
+                    let host = self.ports.get(&ends.ours)?.host(ends.host);
+                    if host.is_none() {
+                        let why =
+                            "GRUB does not tell the installer its network, and no [[link.subnet]] holds this address";
+                        tracing::warn!(host = %ends.host, mac = %ticket.mac, "{why}: the host gets no script; add the subnet");
+                    }
+                    installer.grub(host?)
+                } else {
+                    installer.ipxe()
+                }
+            }
+        };
+        match text {
+            Ok(text) => Some(text.into()),
+            Err(error) => {
+                tracing::error!(%error, "a defect of this release");
+                None
+            }
+        }
+    }
+
+    fn installer(&self, ticket: &Ticket, local: Ipv4Addr) -> Option<Installer> {
+        let job = self.jobs.job(&ticket.job)?;
+        let arch =
+            self.image(&job.task.image, &job.task.image_version).map_or(Arch::X86_64, |image| image.manifest.arch);
+        let ports = self.ports.get(&local)?;
+        Some(Installer {
+            http: SocketAddrV4::new(local, ports.http),
+            token: ticket.token.clone(),
+            kernel: self.set.name(Role::Kernel, arch)?.clone(),
+            initrd: self.set.name(Role::Initrd, arch)?.clone(),
+            arguments: InstallerArguments {
+                api: SocketAddrV4::new(local, ports.installer),
+                pin: self.identity.pin,
+                job: ticket.job.clone(),
+                nonce: Token::parse(&job.nonce)?,
+                mac: ticket.mac,
+                more: self.kernel_arguments.clone(),
+            },
+        })
+    }
+
+    /// The stage that a name belongs to. `None`: there is nothing of this name.
+    fn stage(&self, name: &str) -> Option<Stage> {
+        match name {
+            "boot.ipxe" | "grub.cfg" => Some(Stage::Script),
+            "image/chunks" | "image/content" => Some(Stage::Image),
+            name => match self.set.files.get(&name.parse::<Name>().ok()?)?.2 {
+                Role::Kernel | Role::Initrd => Some(Stage::Kernel),
+                Role::IpxeBios | Role::IpxeUefi | Role::Shim | Role::Grub => Some(Stage::Loader),
+            },
+        }
+    }
+
+    fn body(
+        &self,
+        ticket: &Ticket,
+        target: Target,
+        name: &str,
+        ends: Ends,
+        now: Now,
+    ) -> Option<(Body, &'static str, Option<Sha256>)> {
+        match name {
+            "boot.ipxe" | "grub.cfg" => {
+                let text = self.script(ticket, target, ends, name == "grub.cfg", now)?;
+                Some((Body::Bytes(text), "text/plain", None))
+            }
+            "image/chunks" | "image/content" => {
+                let task = self.jobs.job(&ticket.job)?.task;
+                let image = self.image(&task.image, &task.image_version).ok()?;
+                if name == "image/chunks" {
+                    let digest = image.manifest.chunks.table.sha256;
+                    return Some((Body::Bytes(image.table.clone()), "application/octet-stream", Some(digest)));
+                }
+                let length = image.manifest.stored.bytes.min(IMAGE_LIMIT_BYTES);
+                let body = Body::File { file: Arc::clone(&image.content), offset: 0, length };
+                Some((body, "application/octet-stream", Some(image.manifest.stored.sha256)))
+            }
+            name => {
+                let (content, digest, role, _) = self.set.files.get(&name.parse::<Name>().ok()?)?;
+                let media = match role {
+                    Role::IpxeUefi | Role::Shim | Role::Grub => "application/efi",
+                    Role::IpxeBios | Role::Kernel | Role::Initrd => "application/octet-stream",
+                };
+                Some((Body::Bytes(content.clone()), media, Some(*digest)))
+            }
+        }
+    }
+}
+
+impl Files for Shelf {
+    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
+        let (token, name) = request.path.strip_prefix("t/")?.split_once('/')?;
+        let ticket = self.jobs.of_token(&Token::parse(token)?)?;
+        let (SocketAddr::V4(peer), SocketAddr::V4(local)) = (request.peer, request.local) else { return None };
+        let now = self.jobs.now();
+        // shim asks for its second stage, and GRUB for its configuration, at places of their own choosing.
+        let name = pxe::arch::usual_name(name);
+        let stage = self.stage(name)?;
+        if !self.peers.may_be(*peer.ip(), ticket.mac) {
+            self.refuse(&ticket, now, stage, Refusal::OtherMac);
+            return None;
+        }
+        let target = match gate::may_boot(Some(&ticket), ticket.mac, &ticket.job, stage, now) {
+            Ok(target) => target,
+            Err(why) => {
+                self.refuse(&ticket, now, stage, why);
+                return None;
+            }
+        };
+        let (body, media_type, digest) =
+            self.body(&ticket, target, name, Ends { ours: *local.ip(), host: *peer.ip() }, now)?;
+        Some(BootFile {
+            body,
+            media_type,
+            sha256: digest.map(|digest| digest.0),
+            tag: self.tag(&ticket.job, ticket.mac),
+        })
+    }
+
+    fn transferred(&self, transfer: &Transfer<'_>) {
+        let tags = self.memory.tags.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = usize::try_from(transfer.tag).ok().and_then(|index| tags.get(index)).cloned();
+        drop(tags);
+        let Some((job, mac)) = known else { return };
+        let (file, protocol) = (file_name(transfer.path), transfer.protocol);
+        // The content is fetched in thousands of ranges: only what goes wrong is worth a line. The installer reports the rest.
+        let quiet = protocol == Protocol::Http && transfer.path.ends_with("image/content");
+        let event = match &transfer.what {
+            TransferEvent::Began { .. } | TransferEvent::Ended { .. } if quiet => return,
+            TransferEvent::Began { bytes, agreed, .. } => {
+                BootEvent::FileBegan { protocol, file, bytes: *bytes, agreed: agreed.clone() }
+            }
+            TransferEvent::Ended { bytes, took, sent_again } => {
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                BootEvent::FileEnded { protocol, file, bytes: *bytes, took_ms, sent_again: *sent_again }
+            }
+            TransferEvent::OnlySize => BootEvent::FileSized { file },
+            TransferEvent::Failed { bytes, why } => {
+                BootEvent::FileFailed { protocol, file, bytes: *bytes, why: why.clone() }
+            }
+        };
+        self.recorder.note(&job, mac, self.jobs.now(), event);
+    }
+}
+
+/// Whether an image can be started by this firmware.
+#[must_use]
+pub fn starts(firmware: Firmware, image: &ServedImage) -> bool {
+    image.manifest.firmware.contains(&firmware)
+}

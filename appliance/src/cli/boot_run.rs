@@ -1,0 +1,400 @@
+//! `rackmedic boot run`: one host from its BMC to the end of its install. A bench tool: it opens the job, tells the BMC what
+//! to boot once, follows the flight recorder, and takes the next method when one does not come to its proof.
+
+use super::Usage;
+use super::bmc::place::{OPERATOR, Place};
+use super::bmc::{boot as bmc_boot, power};
+use super::boot::{Checked, Wanted};
+use super::output::{Exit, Format, data, json, talk};
+use crate::boot::config::BootConfig;
+use crate::boot::job::{Job, State};
+use crate::boot::jobs::{JobError, Jobs};
+use crate::boot::ladder::Method;
+use crate::boot::ladder::attempt::{self, Standing};
+use crate::boot::ladder::memory::{Memory, Outcome};
+use crate::boot::ladder::order::{self, Site};
+use crate::boot::stock::{ServedImage, ServedSet};
+use crate::boot::{clock, logbook, serve};
+use bmc::boot::{BootDevice, BootLasts, BootMode};
+use bmc::controller::{BmcError, Controller, Kind};
+use clap::{Args, ValueEnum};
+use protocol::boot_set::Role;
+use protocol::name::Name;
+use pxe::dhcp::server::Link;
+use pxe::gate::{FirstLoader, Now};
+use serde::Serialize;
+use std::path::Path;
+use std::time::Duration;
+
+/// How often the job is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// The BMC verbs of one method: an image is fetched before it counts as inserted.
+const BMC_LIMIT: Duration = Duration::from_secs(400);
+
+/// Which methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Choice {
+    /// In the order that this host and its model taught, each until it fails.
+    Auto,
+    /// An image in the virtual drive.
+    Vmedia,
+    /// UEFI HTTP boot, with the URL given by the BMC.
+    Http,
+    /// PXE.
+    Pxe,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    place: Place,
+    /// Which method.
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    method: Choice,
+    /// The host starts by legacy BIOS instead of UEFI.
+    #[arg(long)]
+    legacy: bool,
+    /// The URL of an image for its virtual drive, which boots iPXE and leaves the rest to DHCP.
+    #[arg(long, value_name = "URL")]
+    media: Option<String>,
+    /// Force the host off and on for each method. Without it you switch it yourself when it is asked for.
+    #[arg(long)]
+    power_cycle: bool,
+    /// How long its self test may take, seconds.
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(30..=1800))]
+    post_s: u64,
+    /// The interface of the boot servers through which the host reaches us, when there are several.
+    #[arg(long, value_name = "INTERFACE")]
+    link: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Tried {
+    method: Method,
+    outcome: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    took_s: u64,
+}
+
+#[derive(Serialize)]
+struct Report {
+    job: Name,
+    installed: bool,
+    methods: Vec<Tried>,
+    left_out: Vec<(Method, String)>,
+    verdict: String,
+}
+
+impl Run {
+    pub(super) fn run(self) -> anyhow::Result<Exit> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.drive())
+    }
+
+    async fn drive(self) -> anyhow::Result<Exit> {
+        if let Some(url) = &self.media {
+            bmc_boot::check_url(url)?;
+        }
+        if self.method == Choice::Vmedia && self.media.is_none() {
+            return Err(
+                Usage("--method vmedia needs an image for the drive: name one with --media URL".to_owned()).into()
+            );
+        }
+        if self.method == Choice::Http && self.legacy {
+            return Err(Usage("a BIOS has no HTTP boot: leave out --legacy, or take --method pxe".to_owned()).into());
+        }
+        let (config, jobs, checked) = self.wanted.check()?;
+        let loader = loader(&config, &checked, self.link.as_deref())?;
+        let mut memory = Memory::open(&config.data_dir)?;
+        let mut bmc = self.place.open(OPERATOR).await?;
+        // Everything that can be wrong is known before the first right is given.
+        let identity = bmc.identify().await?;
+        let vendor = identity.vendor.clone().unwrap_or_default();
+        let model = format!("{vendor} {}", identity.model.clone().unwrap_or_default()).trim().to_owned();
+        let firmware = identity.firmware.clone().unwrap_or_default();
+        let host = checked.mac.to_string();
+        let site = Site { uefi: !self.legacy, has_media: self.media.is_some() };
+        let (of_host, of_model) = memory.of(&host, &model);
+        let (mut methods, mut left_out) = order::order(site, &firmware, &of_host, &of_model);
+        let fixed = match self.method {
+            Choice::Auto => None,
+            Choice::Vmedia => Some(Method::VirtualMedia),
+            Choice::Http => Some(Method::UefiHttp),
+            Choice::Pxe => Some(Method::Pxe),
+        };
+        if let Some(method) = fixed {
+            methods = vec![method];
+            left_out.clear();
+        }
+        let job = jobs.arm(checked.job.clone(), checked.mac, checked.task.clone())?;
+        let words: Vec<&str> = methods.iter().map(|method| method.name()).collect();
+        talk(&format!("{} is open for {host} ({model}); methods: {}", job.name, words.join(", then ")));
+        let mut climb = Climb {
+            folder: serve::jobs_folder(&config.data_dir),
+            jobs,
+            job,
+            bmc: &mut *bmc,
+            mode: if self.legacy { BootMode::Legacy } else { BootMode::Uefi },
+            loader,
+            media: self.media.clone(),
+            power_cycle: self.power_cycle,
+            post: Duration::from_secs(self.post_s),
+            said: String::new(),
+        };
+        let mut tried = Vec::new();
+        let mut proven = false;
+        for method in methods {
+            let begun = clock::now();
+            let outcome = climb.attempt(method).await?;
+            let took_s = clock::now().elapsed.saturating_sub(begun.elapsed).as_secs();
+            let noted = match &outcome {
+                End::Proven => Outcome::Succeeded,
+                End::Failed { stage, why } => Outcome::Failed { stage: (*stage).to_owned(), why: why.clone() },
+                End::NotOffered { .. } => Outcome::NotOffered { firmware: firmware.clone() },
+                End::Over => break,
+            };
+            memory.note(&host, &model, method, &noted, begun.wall.as_secs())?;
+            tried.push(outcome.tried(method, took_s));
+            if outcome == End::Proven {
+                proven = true;
+                break;
+            }
+            if let Some(Tried { why: Some(why), .. }) = tried.last() {
+                talk(&format!("{}: {why}", method.name()));
+            }
+        }
+        let job = if proven { climb.follow_install().await? } else { climb.give_up()? };
+        let verdict = climb.verdict();
+        let media_used = tried.iter().any(|tried| tried.method == Method::VirtualMedia);
+        if media_used && let Err(error) = climb.bmc.eject_media().await {
+            talk(&format!("the virtual drive could not be emptied: {error}; do it by `rackmedic bmc media eject`"));
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
+        let installed = job.as_ref().is_some_and(|job| was_installed(&job.state));
+        let report = Report { job: checked.job, installed, methods: tried, left_out, verdict };
+        match self.place.output {
+            Format::Json => json(&report)?,
+            Format::Table => {
+                let word = if installed { "installed" } else { "NOT installed" };
+                data(&format!("{}: {word}; {}\n", report.job, report.verdict))?;
+            }
+        }
+        Ok(if installed { Exit::Ok } else { Exit::Failed })
+    }
+}
+
+/// Where the first loader is, for a BMC that passes an URL on: all but the right of the job.
+struct Loader {
+    http: std::net::SocketAddrV4,
+    name: Name,
+}
+
+fn loader(config: &BootConfig, checked: &Checked, wanted: Option<&str>) -> anyhow::Result<Loader> {
+    let fitting: Vec<_> = config.links.iter().filter(|link| wanted.is_none_or(|name| link.interface == name)).collect();
+    let link = match fitting.as_slice() {
+        [link] => *link,
+        [] => return Err(Usage("--link names no interface of the configuration".to_owned()).into()),
+        _ => {
+            let text = "the boot servers have several interfaces: name the one that the host reaches with --link";
+            return Err(Usage(text.to_owned()).into());
+        }
+    };
+    let local = match link.address {
+        Some(address) => address,
+        None => Link::find(&link.interface, None)?.local,
+    };
+    let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
+    let task = &checked.task;
+    let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+    let shim = config.ways.get(&checked.mac).is_some_and(|ways| ways.first_loader == FirstLoader::Shim);
+    let role = if shim { Role::Shim } else { Role::IpxeUefi };
+    let name = set.name(role, image.manifest.arch).cloned();
+    let name = name.ok_or_else(|| {
+        Usage(format!("the boot set {} has no loader for this machine: build one that has", config.boot_set))
+    })?;
+    Ok(Loader { http: std::net::SocketAddrV4::new(local, link.http_port), name })
+}
+
+/// How one method ended.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Proven,
+    Failed {
+        stage: &'static str,
+        why: String,
+    },
+    NotOffered {
+        why: String,
+    },
+    /// The job is over: somebody closed it, or its time has run out.
+    Over,
+}
+
+impl End {
+    fn tried(&self, method: Method, took_s: u64) -> Tried {
+        let (outcome, stage, why) = match self {
+            Self::Proven => ("proven", None, None),
+            Self::Failed { stage, why } => ("failed", Some((*stage).to_owned()), Some(why.clone())),
+            Self::NotOffered { why } => ("not-offered", None, Some(why.clone())),
+            Self::Over => ("over", None, None),
+        };
+        Tried { method, outcome, stage, why, took_s }
+    }
+}
+
+struct Climb<'a> {
+    folder: std::path::PathBuf,
+    jobs: Jobs,
+    job: Job,
+    bmc: &'a mut dyn Controller,
+    mode: BootMode,
+    loader: Loader,
+    media: Option<String>,
+    power_cycle: bool,
+    post: Duration,
+    /// What was said last, so that it is said once.
+    said: String,
+}
+
+impl Climb<'_> {
+    /// Prepares one method, has the host switched, and waits for its proof.
+    async fn attempt(&mut self, method: Method) -> anyhow::Result<End> {
+        talk(&format!("{}: telling the BMC", method.name()));
+        let prepared = tokio::time::timeout(BMC_LIMIT, self.prepare(method)).await;
+        match prepared {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(end))) => return Ok(end),
+            Ok(Err(error)) if error.kind == Kind::NotOffered => return Ok(End::NotOffered { why: error.text }),
+            Ok(Err(error)) if matches!(error.kind, Kind::Refused | Kind::Busy(_) | Kind::Unknown) => {
+                return Ok(End::Failed { stage: "prepare", why: error.text });
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                let why = format!("the BMC took more than {} s to take the order", BMC_LIMIT.as_secs());
+                return Ok(End::Failed { stage: "prepare", why });
+            }
+        }
+        // Before the power: a firmware that is quick must not have asked before the attempt began.
+        let begun = clock::now();
+        if self.power_cycle {
+            power::cycle_for_boot(self.bmc).await?;
+        } else {
+            talk("switch the host off and on now (or restart it); its boot is waited for");
+        }
+        self.proof(begun).await
+    }
+
+    /// `Some`: it cannot be relied on.
+    async fn prepare(&mut self, method: Method) -> Result<Option<End>, BmcError> {
+        let device = match method {
+            Method::Pxe => BootDevice::Pxe,
+            Method::UefiHttp => {
+                let Loader { http, name } = &self.loader;
+                BootDevice::Http { uri: Some(format!("http://{http}/t/{}/{name}", self.job.token)) }
+            }
+            Method::VirtualMedia => {
+                let Some(url) = self.media.clone() else {
+                    return Ok(Some(End::Failed {
+                        stage: "prepare",
+                        why: "no image is named for its drive".to_owned(),
+                    }));
+                };
+                self.bmc.insert_media(&url).await?;
+                BootDevice::Cd
+            }
+        };
+        let seen = self.bmc.set_boot_once(&device, self.mode).await?;
+        if seen.lasts == BootLasts::Always {
+            let why = "asked for one boot, but the order reads back as lasting: a host that always boots so is reinstalled for ever";
+            return Ok(Some(End::Failed { stage: "prepare", why: why.to_owned() }));
+        }
+        if let BootDevice::Http { uri: Some(wanted) } = &device
+            && !matches!(&seen.device, Some(BootDevice::Http { uri: Some(read) }) if read == wanted)
+        {
+            // It can still boot by the URL that DHCP gives.
+            talk("the BMC does not read the URL back: DHCP has to name it");
+        }
+        Ok(None)
+    }
+
+    async fn proof(&mut self, begun: Now) -> anyhow::Result<End> {
+        loop {
+            if self.refreshed()?.is_none_or(|job| !job.is_open()) {
+                return Ok(End::Over);
+            }
+            let flight = logbook::read(&self.folder, &self.job.name);
+            let moments = flight.iter().flat_map(|flight| flight.moments.iter());
+            match attempt::standing(moments, begun, clock::now(), self.post) {
+                Standing::Proven => return Ok(End::Proven),
+                Standing::Failed { stage, why } => return Ok(End::Failed { stage, why }),
+                Standing::Wait { sentence } => self.say(sentence),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Follows the install until the job is over.
+    async fn follow_install(&mut self) -> anyhow::Result<Option<Job>> {
+        loop {
+            let job = self.refreshed()?;
+            if job.as_ref().is_none_or(|job| !matches!(job.state, State::Armed | State::Installing { .. })) {
+                return Ok(job);
+            }
+            let verdict = self.verdict();
+            self.say(verdict);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Takes the right back: the host must not boot the installer a day later.
+    fn give_up(&mut self) -> Result<Option<Job>, JobError> {
+        self.jobs = Jobs::open(&self.folder, std::collections::HashMap::new())?;
+        self.jobs.advance(&self.job.name, |state| {
+            matches!(state, State::Armed)
+                .then(|| State::Closed { how: "no method made the host boot the installer".to_owned() })
+        })?;
+        Ok(self.jobs.job(&self.job.name))
+    }
+
+    /// The job as the boot servers have left it on the disk.
+    fn refreshed(&mut self) -> Result<Option<Job>, JobError> {
+        read_job(&self.folder, &self.job.name)
+    }
+
+    fn verdict(&self) -> String {
+        let flight = logbook::read(&self.folder, &self.job.name);
+        flight.map_or_else(
+            || {
+                "the boot servers saw nothing of it: does `rackmedic boot serve` run with this configuration?"
+                    .to_owned()
+            },
+            |flight| flight.verdict(clock::now()).sentence,
+        )
+    }
+
+    fn say(&mut self, sentence: String) {
+        if self.said != sentence {
+            talk(&sentence);
+            self.said = sentence;
+        }
+    }
+}
+
+/// A fresh look: what another process moves on is read anew.
+fn read_job(folder: &Path, name: &Name) -> Result<Option<Job>, JobError> {
+    Ok(Jobs::open(folder, std::collections::HashMap::new())?.job(name))
+}
+
+/// An installed job is closed in the end, with a word that says so.
+fn was_installed(state: &State) -> bool {
+    match state {
+        State::Installed => true,
+        State::Closed { how } => how == "installed",
+        State::Armed | State::Installing { .. } | State::Failed { .. } => false,
+    }
+}

@@ -1,0 +1,8 @@
+//! Making what hosts boot, from the distribution's packages: boot sets (loaders, kernel, installer) and node images.
+
+pub mod boot_set;
+pub mod cpio;
+pub mod modules;
+pub mod node;
+pub mod packages;
+pub mod sbat;

@@ -1,0 +1,119 @@
+//! The boot entry of UEFI (UEFI 2.10 section 3.1.3): one of ours, first in the order, older ones of ours removed.
+
+use crate::gpt::Partition;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What our entries are called, and how they are known again.
+pub const DESCRIPTION: &str = "Rackmedic disk";
+/// The GUID of UEFI's own variables.
+const GLOBAL: &str = "8be4df61-93ca-11d2-aa0d-00e098032b8c";
+/// Kept over a restart, seen by firmware and system.
+const ATTRIBUTES: u32 = 7;
+/// An entry that is used.
+const ACTIVE: u32 = 1;
+
+/// The bytes of a load option that starts this loader from this partition.
+#[must_use]
+pub fn load_option(partition: &Partition, block_bytes: u32, loader: &str) -> Vec<u8> {
+    let wide = |text: &str| -> Vec<u8> { text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect() };
+    let block = u64::from(block_bytes.max(1));
+    let mut path = Vec::new();
+    // Media, hard drive (section 10.3.5.1): by the partition's own GUID in a GPT.
+    path.extend_from_slice(&[4, 1, 42, 0]);
+    path.extend_from_slice(&partition.number.to_le_bytes());
+    path.extend_from_slice(&(partition.from_byte / block).to_le_bytes());
+    path.extend_from_slice(&(partition.bytes / block).to_le_bytes());
+    path.extend_from_slice(&partition.id);
+    path.extend_from_slice(&[2, 2]);
+    // Media, file path (section 10.3.5.4).
+    let name = wide(loader);
+    path.extend_from_slice(&[4, 4]);
+    path.extend_from_slice(&u16::try_from(name.len() + 4).unwrap_or(u16::MAX).to_le_bytes());
+    path.extend_from_slice(&name);
+    path.extend_from_slice(&[0x7f, 0xff, 4, 0]);
+    let mut option = ACTIVE.to_le_bytes().to_vec();
+    option.extend_from_slice(&u16::try_from(path.len()).unwrap_or(u16::MAX).to_le_bytes());
+    option.extend_from_slice(&wide(DESCRIPTION));
+    option.extend_from_slice(&path);
+    option
+}
+
+/// Whether a load option is one of ours.
+fn is_ours(option: &[u8]) -> bool {
+    let text = option.get(6..).unwrap_or_default().chunks_exact(2);
+    let text = text.map(|pair| u16::from_le_bytes([pair[0], pair[1]])).take_while(|unit| *unit != 0);
+    text.eq(DESCRIPTION.encode_utf16())
+}
+
+/// Sets the entry. Gives its number.
+///
+/// # Errors
+/// What the firmware says, by way of the kernel.
+pub fn set(variables: &Path, option: &[u8]) -> io::Result<u16> {
+    let place = |name: &str| variables.join(format!("{name}-{GLOBAL}"));
+    let read = |name: &str| fs::read(place(name)).ok().and_then(|bytes| bytes.get(4..).map(<[u8]>::to_vec));
+    let write = |name: &str, value: &[u8]| fs::write(place(name), [&ATTRIBUTES.to_le_bytes(), value].concat());
+    let order: Vec<u16> = read("BootOrder")
+        .unwrap_or_default()
+        .chunks_exact(2)
+        .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+        .collect();
+    let mut used = Vec::new();
+    for entry in fs::read_dir(variables)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix("Boot").and_then(|rest| rest.strip_suffix(&format!("-{GLOBAL}")));
+        let Some(number) = number.filter(|n| n.len() == 4).and_then(|n| u16::from_str_radix(n, 16).ok()) else {
+            continue;
+        };
+        let ours = read(&format!("Boot{number:04X}")).is_some_and(|option| is_ours(&option));
+        used.push((number, ours));
+    }
+    // One of ours is written over: firmware with few places left then needs no new one.
+    let ours: Vec<u16> = used.iter().filter(|(_, ours)| *ours).map(|(number, _)| *number).collect();
+    let free = || (0..=u16::MAX).find(|number| used.iter().all(|(other, _)| other != number)).unwrap_or(0);
+    let number = ours.first().copied().unwrap_or_else(free);
+    let name = format!("Boot{number:04X}");
+    if read(&name).as_deref() != Some(option) {
+        write(&name, option)?;
+    }
+    let mut new_order = vec![number];
+    new_order.extend(order.iter().filter(|other| !ours.contains(other) && **other != number));
+    if new_order != order {
+        write("BootOrder", &new_order.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<_>>())?;
+    }
+    for other in ours.iter().filter(|other| **other != number) {
+        // Firmware that does not let go of an old entry boots all the same: it stands in no order any more.
+        let _ = fs::remove_file(place(&format!("Boot{other:04X}")));
+    }
+    Ok(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_is_first_and_there_is_one() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-efi-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let place = |name: &str| folder.join(format!("{name}-{GLOBAL}"));
+        let partition = Partition { number: 1, from_byte: 1 << 20, bytes: 8 << 20, kind: [0; 16], id: [9; 16] };
+        let option = load_option(&partition, 512, "\\EFI\\BOOT\\BOOTX64.EFI");
+        let with = |value: &[u8]| [&7_u32.to_le_bytes(), value].concat();
+        let other = [&1_u32.to_le_bytes()[..], &[0, 0], b"P\0X\0E\0\0\0"].concat();
+        fs::write(place("Boot0000"), with(&other)).unwrap();
+        fs::write(place("Boot0003"), with(&load_option(&partition, 512, "\\old"))).unwrap();
+        fs::write(place("Boot0007"), with(&load_option(&partition, 512, "\\older"))).unwrap();
+        fs::write(place("BootOrder"), with(&[7, 0, 0, 0, 3, 0])).unwrap();
+        let number = set(&folder, &option).unwrap();
+        assert!(number == 3 || number == 7);
+        let left = [3, 7].iter().filter(|n| place(&format!("Boot{n:04X}")).exists()).count();
+        assert_eq!(left, 1, "the other one of ours is gone");
+        assert_eq!(fs::read(place("BootOrder")).unwrap(), with(&[u8::try_from(number).unwrap(), 0, 0, 0]));
+        assert_eq!(fs::read(place(&format!("Boot{number:04X}"))).unwrap(), with(&option));
+        assert_eq!(set(&folder, &option).unwrap(), number, "and again, nothing changes");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,74 @@
+//! What OpenIPMI's simulator calls when somebody asks its BMC for power or boot: `HOOK ADDRESS get power`,
+//! `HOOK ADDRESS set power 0`, and so on. The answers are its own format: `power:1`, `boot:pxe`.
+
+use crate::layout::HostPlace;
+use anyhow::{Result, bail};
+use std::fs;
+
+/// How a BMC lies, by the file `lie` in its host's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// It tells the truth.
+    None,
+    /// It takes every order and does nothing.
+    NoEffect,
+    /// It says off whatever is.
+    SaysOff,
+}
+
+impl HostPlace {
+    /// How its BMC lies now.
+    #[must_use]
+    pub fn lie(&self) -> Lie {
+        match fs::read_to_string(self.folder.join("lie")).unwrap_or_default().trim() {
+            "no-effect" => Lie::NoEffect,
+            "says-off" => Lie::SaysOff,
+            _ => Lie::None,
+        }
+    }
+}
+
+/// Serves one call; the lines to print.
+///
+/// # Errors
+/// A call that is not known, or a host that does not obey.
+pub fn serve(host: &HostPlace, words: &[String]) -> Result<String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let boot = host.folder.join("boot");
+    let obeys = host.lie() != Lie::NoEffect;
+    // Every order that came is written down, whether it is obeyed or not: tests count them.
+    if words.first() == Some(&"set") {
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(host.folder.join("bmc.log"))?;
+        std::io::Write::write_all(&mut log, format!("{}\n", words.join(" ")).as_bytes())?;
+    }
+    let on = || {
+        // A one-shot override is used up by the boot that it is for.
+        let network = fs::read_to_string(&boot).is_ok_and(|text| text.trim() == "pxe");
+        let _ = fs::remove_file(&boot);
+        host.power_on(network)
+    };
+    match words.as_slice() {
+        ["get", rest @ ..] => Ok(rest
+            .iter()
+            .map(|what| match *what {
+                "power" if host.lie() == Lie::SaysOff => "power:0\n".to_owned(),
+                "power" => format!("power:{}\n", u8::from(host.is_on())),
+                "boot" => format!("boot:{}\n", fs::read_to_string(&boot).unwrap_or("default".to_owned()).trim()),
+                other => format!("{other}:0\n"),
+            })
+            .collect()),
+        ["check", ..] => Ok(String::new()),
+        ["set", ..] if !obeys => Ok(String::new()),
+        ["set", "power", "0", ..] | ["set", "shutdown", ..] => host.power_off().map(|()| String::new()),
+        ["set", "power", ..] => on().map(|()| String::new()),
+        ["set", "reset", ..] => {
+            host.power_off()?;
+            on().map(|()| String::new())
+        }
+        ["set", "boot", what, ..] => {
+            fs::write(&boot, what)?;
+            Ok(String::new())
+        }
+        _ => bail!("the power hook was asked for '{}'", words.join(" ")),
+    }
+}
