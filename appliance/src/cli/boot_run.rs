@@ -3,26 +3,26 @@
 
 use super::Usage;
 use super::bmc::place::{OPERATOR, Place};
-use super::bmc::{boot as bmc_boot, power};
-use super::boot::{Checked, Wanted};
+use super::bmc::power;
+use super::boot::{Checked, HostLink, Wanted};
 use super::output::{Exit, Format, data, json, talk};
 use crate::boot::config::BootConfig;
-use crate::boot::job::{Job, State};
+use crate::boot::job::{Job, MediaFor, State};
 use crate::boot::jobs::{JobError, Jobs};
 use crate::boot::ladder::Method;
 use crate::boot::ladder::attempt::{self, Standing};
 use crate::boot::ladder::memory::{Memory, Outcome};
 use crate::boot::ladder::order::{self, Site};
 use crate::boot::stock::{ServedImage, ServedSet};
-use crate::boot::{clock, logbook, serve};
+use crate::boot::{clock, logbook, media, serve};
 use bmc::boot::{BootDevice, BootLasts, BootMode};
 use bmc::controller::{BmcError, Controller, Kind};
 use clap::{Args, ValueEnum};
 use protocol::boot_set::Role;
 use protocol::name::Name;
-use pxe::dhcp::server::Link;
 use pxe::gate::{FirstLoader, Now};
 use serde::Serialize;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ const BMC_LIMIT: Duration = Duration::from_secs(400);
 enum Choice {
     /// In the order that this host and its model taught, each until it fails.
     Auto,
-    /// An image in the virtual drive.
+    /// The job's own image in the virtual drive.
     Vmedia,
     /// UEFI HTTP boot, with the URL given by the BMC.
     Http,
@@ -56,18 +56,12 @@ pub(super) struct Run {
     /// The host starts by legacy BIOS instead of UEFI.
     #[arg(long)]
     legacy: bool,
-    /// The URL of an image for its virtual drive, which boots iPXE and leaves the rest to DHCP.
-    #[arg(long, value_name = "URL")]
-    media: Option<String>,
     /// Force the host off and on for each method. Without it you switch it yourself when it is asked for.
     #[arg(long)]
     power_cycle: bool,
     /// How long its self test may take, seconds.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(30..=1800))]
     post_s: u64,
-    /// The interface of the boot servers through which the host reaches us, when there are several.
-    #[arg(long, value_name = "INTERFACE")]
-    link: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -97,19 +91,22 @@ impl Run {
     }
 
     async fn drive(self) -> anyhow::Result<Exit> {
-        if let Some(url) = &self.media {
-            bmc_boot::check_url(url)?;
-        }
-        if self.method == Choice::Vmedia && self.media.is_none() {
-            return Err(
-                Usage("--method vmedia needs an image for the drive: name one with --media URL".to_owned()).into()
-            );
-        }
         if self.method == Choice::Http && self.legacy {
             return Err(Usage("a BIOS has no HTTP boot: leave out --legacy, or take --method pxe".to_owned()).into());
         }
-        let (config, jobs, checked) = self.wanted.check()?;
-        let loader = loader(&config, &checked, self.link.as_deref())?;
+        let (config, jobs, mut checked) = self.wanted.check()?;
+        let link = HostLink::of(&config, checked.link.as_deref())?;
+        let (loader, no_media) = loader(&config, &checked, link)?;
+        if checked.task.media.is_none()
+            && no_media.is_none()
+            && let std::net::IpAddr::V4(reader) = self.place.endpoint().await?.1.ip()
+        {
+            checked.task.media = Some(MediaFor { reader, appliance: link.local });
+        }
+        if self.method == Choice::Vmedia && (no_media.is_some() || checked.task.media.is_none()) {
+            let why = no_media.unwrap_or("the BMC has no IPv4 address: name the one it fetches from with --media-reader".to_owned());
+            return Err(Usage(format!("--method vmedia: {why}")).into());
+        }
         let mut memory = Memory::open(&config.data_dir)?;
         let mut bmc = self.place.open(OPERATOR).await?;
         // Everything that can be wrong is known before the first right is given.
@@ -118,7 +115,7 @@ impl Run {
         let model = format!("{vendor} {}", identity.model.clone().unwrap_or_default()).trim().to_owned();
         let firmware = identity.firmware.clone().unwrap_or_default();
         let host = checked.mac.to_string();
-        let site = Site { uefi: !self.legacy, has_media: self.media.is_some() };
+        let site = Site { uefi: !self.legacy, has_media: checked.task.media.is_some() };
         let (of_host, of_model) = memory.of(&host, &model);
         let (mut methods, mut left_out) = order::order(site, &firmware, &of_host, &of_model);
         let fixed = match self.method {
@@ -132,6 +129,7 @@ impl Run {
             left_out.clear();
         }
         let job = jobs.arm(checked.job.clone(), checked.mac, checked.task.clone())?;
+        let media = job.task.media.map(|_| media::url(&job, link.media(&config)));
         let words: Vec<&str> = methods.iter().map(|method| method.name()).collect();
         talk(&format!("{} is open for {host} ({model}); methods: {}", job.name, words.join(", then ")));
         let mut climb = Climb {
@@ -141,7 +139,7 @@ impl Run {
             bmc: &mut *bmc,
             mode: if self.legacy { BootMode::Legacy } else { BootMode::Uefi },
             loader,
-            media: self.media.clone(),
+            media,
             power_cycle: self.power_cycle,
             post: Duration::from_secs(self.post_s),
             said: String::new(),
@@ -150,7 +148,12 @@ impl Run {
         let mut proven = false;
         for method in methods {
             let begun = clock::now();
-            let outcome = climb.attempt(method).await?;
+            let outcome = climb.attempt(method).await;
+            if method == Method::VirtualMedia {
+                // From hello on the installer is in memory; and the next method's boot must not find a CD.
+                climb.empty_the_drive().await;
+            }
+            let outcome = outcome?;
             let took_s = clock::now().elapsed.saturating_sub(begun.elapsed).as_secs();
             let noted = match &outcome {
                 End::Proven => Outcome::Succeeded,
@@ -170,10 +173,6 @@ impl Run {
         }
         let job = if proven { climb.follow_install().await? } else { climb.give_up()? };
         let verdict = climb.verdict();
-        let media_used = tried.iter().any(|tried| tried.method == Method::VirtualMedia);
-        if media_used && let Err(error) = climb.bmc.eject_media().await {
-            talk(&format!("the virtual drive could not be emptied: {error}; do it by `rackmedic bmc media eject`"));
-        }
         let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
         let installed = job.as_ref().is_some_and(|job| was_installed(&job.state));
         let report = Report { job: checked.job, installed, methods: tried, left_out, verdict };
@@ -190,24 +189,12 @@ impl Run {
 
 /// Where the first loader is, for a BMC that passes an URL on: all but the right of the job.
 struct Loader {
-    http: std::net::SocketAddrV4,
+    http: SocketAddrV4,
     name: Name,
 }
 
-fn loader(config: &BootConfig, checked: &Checked, wanted: Option<&str>) -> anyhow::Result<Loader> {
-    let fitting: Vec<_> = config.links.iter().filter(|link| wanted.is_none_or(|name| link.interface == name)).collect();
-    let link = match fitting.as_slice() {
-        [link] => *link,
-        [] => return Err(Usage("--link names no interface of the configuration".to_owned()).into()),
-        _ => {
-            let text = "the boot servers have several interfaces: name the one that the host reaches with --link";
-            return Err(Usage(text.to_owned()).into());
-        }
-    };
-    let local = match link.address {
-        Some(address) => address,
-        None => Link::find(&link.interface, None)?.local,
-    };
+/// The first loader, and what the boot set lacks for an image of a virtual drive.
+fn loader(config: &BootConfig, checked: &Checked, link: HostLink) -> anyhow::Result<(Loader, Option<String>)> {
     let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
     let task = &checked.task;
     let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
@@ -217,7 +204,8 @@ fn loader(config: &BootConfig, checked: &Checked, wanted: Option<&str>) -> anyho
     let name = name.ok_or_else(|| {
         Usage(format!("the boot set {} has no loader for this machine: build one that has", config.boot_set))
     })?;
-    Ok(Loader { http: std::net::SocketAddrV4::new(local, link.http_port), name })
+    let http = SocketAddrV4::new(link.local, link.http_port);
+    Ok((Loader { http, name }, media::lacks(&set, image.manifest.arch)))
 }
 
 /// How one method ended.
@@ -299,12 +287,19 @@ impl Climb<'_> {
             }
             Method::VirtualMedia => {
                 let Some(url) = self.media.clone() else {
-                    return Ok(Some(End::Failed {
-                        stage: "prepare",
-                        why: "no image is named for its drive".to_owned(),
-                    }));
+                    let why = "there is no image for its drive".to_owned();
+                    return Ok(Some(End::Failed { stage: "prepare", why }));
                 };
+                let begun = clock::now();
                 self.bmc.insert_media(&url).await?;
+                if !self.reads_the_image(begun).await {
+                    let why = format!(
+                        "its BMC says that the image is in the drive, and did not read a byte of it within {} s: it does not reach us at {url}, or shows an empty drive",
+                        attempt::MEDIA_READ.as_secs(),
+                        url = without_right(&url)
+                    );
+                    return Ok(Some(End::Failed { stage: "media-unread", why }));
+                }
                 BootDevice::Cd
             }
         };
@@ -320,6 +315,33 @@ impl Climb<'_> {
             talk("the BMC does not read the URL back: DHCP has to name it");
         }
         Ok(None)
+    }
+
+    /// Whether the BMC fetches the image: an answer of its own proves nothing.
+    async fn reads_the_image(&mut self, begun: Now) -> bool {
+        loop {
+            let flight = logbook::read(&self.folder, &self.job.name);
+            if attempt::media_read(flight.iter().flat_map(|flight| flight.moments.iter()), begun) {
+                return true;
+            }
+            if clock::now().elapsed.saturating_sub(begun.elapsed) >= attempt::MEDIA_READ {
+                return false;
+            }
+            self.say("the image is in the drive; its BMC has not read it yet".to_owned());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn empty_the_drive(&mut self) {
+        match tokio::time::timeout(BMC_LIMIT, self.bmc.eject_media()).await {
+            // One without a drive has nothing in it.
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.kind == Kind::NotOffered => {}
+            Ok(Err(error)) => {
+                talk(&format!("the virtual drive could not be emptied: {error}; do it by `rackmedic bmc media eject`"));
+            }
+            Err(_) => talk("the BMC does not empty the virtual drive: do it by `rackmedic bmc media eject`"),
+        }
     }
 
     async fn proof(&mut self, begun: Now) -> anyhow::Result<End> {
@@ -383,6 +405,11 @@ impl Climb<'_> {
             self.said = sentence;
         }
     }
+}
+
+/// An URL of ours without the token in its path.
+fn without_right(url: &str) -> String {
+    url.split_once("/t/").map_or_else(String::new, |(server, _)| server.to_owned())
 }
 
 /// A fresh look: what another process moves on is read anew.
