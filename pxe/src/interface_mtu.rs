@@ -55,7 +55,8 @@ fn long(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// Reads the kernel's answer.
 fn mtu(answer: &[u8]) -> io::Result<u32> {
-    let odd = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about the interface is not understood");
+    let odd =
+        || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer about the interface is not understood");
     match short(answer, 4).ok_or_else(odd)? {
         NLMSG_ERROR => {
             let code = long(answer, HEAD_BYTES).ok_or_else(odd)?.cast_signed();
@@ -82,7 +83,9 @@ mod tests {
     #[test]
     fn every_interface_of_this_network_has_the_mtu_that_ip_shows() {
         let shown = std::process::Command::new("ip").args(["-j", "link", "show"]).output();
-        let Ok(shown) = shown.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()) else { return };
+        let Ok(shown) = shown.as_ref().map(|output| String::from_utf8_lossy(&output.stdout).into_owned()) else {
+            return;
+        };
         let all: Vec<serde_json::Value> = serde_json::from_str(&shown).unwrap();
         assert!(!all.is_empty());
         for link in all {

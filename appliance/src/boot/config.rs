@@ -166,7 +166,10 @@ pub struct JoinConfig {
 /// Its options may be secrets.
 impl std::fmt::Debug for JoinConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinConfig").field("kubeconfig", &self.kubeconfig).field("driver", &self.driver.name).finish_non_exhaustive()
+        f.debug_struct("JoinConfig")
+            .field("kubeconfig", &self.kubeconfig)
+            .field("driver", &self.driver.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -203,7 +206,11 @@ impl BootConfig {
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let file: File = toml::from_str(&text)
             .map_err(|e| ConfigError::Syntax { path: path.to_owned(), message: e.to_string().trim_end().to_owned() })?;
-        check(file, path.parent().unwrap_or(Path::new("."))).map_err(|(key, what)| ConfigError::Content { path: path.to_owned(), key, what })
+        check(file, path.parent().unwrap_or(Path::new("."))).map_err(|(key, what)| ConfigError::Content {
+            path: path.to_owned(),
+            key,
+            what,
+        })
     }
 }
 
@@ -258,7 +265,9 @@ fn check_join(join: JoinFile, base: &Path) -> Result<JoinConfig, Wrong> {
             let file: DriverFile = toml::from_str(&text).map_err(|e| failed(e.to_string().trim_end().to_owned()))?;
             file.driver(place.parent().unwrap_or(base)).map_err(|e| failed(e.to_string()))?
         }
-        _ => return Err(wrong("join.preset", "write either `preset` (kubeadm, k3s, rke2, talos) or `driver`, its file")),
+        _ => {
+            return Err(wrong("join.preset", "write either `preset` (kubeadm, k3s, rke2, talos) or `driver`, its file"));
+        }
     };
     let lifetime = if join.slow { Lifetime::SLOW } else { Lifetime::USUAL };
     let plan = PlanOfAll { endpoint: join.endpoint, options: join.options, lifetime };

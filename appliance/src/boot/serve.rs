@@ -120,7 +120,10 @@ pub async fn serve(
         .map(|(config, link)| {
             let configured = config.scope.subnets.iter().map(|subnet| (subnet.network, subnet.prefix, subnet.router));
             let networks = configured.chain([(link.local, link.prefix, None)]).collect();
-            (link.local, Ports { http: config.http_port, installer: config.installer_port, prefix: link.prefix, networks })
+            (
+                link.local,
+                Ports { http: config.http_port, installer: config.installer_port, prefix: link.prefix, networks },
+            )
         })
         .collect();
     let shelf = Arc::new(Shelf {

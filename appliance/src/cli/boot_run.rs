@@ -28,6 +28,8 @@ use std::time::Duration;
 
 /// How often the job is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long boot servers may take to read a new job: they look four times a second.
+const SERVERS_NOTE: Duration = Duration::from_secs(10);
 /// The BMC verbs of one method: an image is fetched before it counts as inserted.
 const BMC_LIMIT: Duration = Duration::from_secs(400);
 
@@ -79,6 +81,10 @@ struct Tried {
 struct Report {
     job: Name,
     installed: bool,
+    /// The job is over, and its right with it.
+    closed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<Started>,
     methods: Vec<Tried>,
     left_out: Vec<(Method, String)>,
     verdict: String,
@@ -104,7 +110,8 @@ impl Run {
             checked.task.media = Some(MediaFor { reader, appliance: link.local });
         }
         if self.method == Choice::Vmedia && (no_media.is_some() || checked.task.media.is_none()) {
-            let why = no_media.unwrap_or("the BMC has no IPv4 address: name the one it fetches from with --media-reader".to_owned());
+            let why = no_media
+                .unwrap_or("the BMC has no IPv4 address: name the one it fetches from with --media-reader".to_owned());
             return Err(Usage(format!("--method vmedia: {why}")).into());
         }
         let mut memory = Memory::open(&config.data_dir)?;
@@ -144,6 +151,13 @@ impl Run {
             post: Duration::from_secs(self.post_s),
             said: String::new(),
         };
+        if !climb.servers_know().await {
+            climb.give_up()?;
+            anyhow::bail!(
+                "no boot servers took note of the job within {} s, so nothing was switched and the job is closed: start `rackmedic boot serve` with this configuration",
+                SERVERS_NOTE.as_secs()
+            );
+        }
         let mut tried = Vec::new();
         let mut proven = false;
         for method in methods {
@@ -171,11 +185,23 @@ impl Run {
                 talk(&format!("{}: {why}", method.name()));
             }
         }
-        let job = if proven { climb.follow_install().await? } else { climb.give_up()? };
-        let verdict = climb.verdict();
-        let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
+        let mut job = if proven { climb.follow_install().await? } else { climb.give_up()? };
         let installed = job.as_ref().is_some_and(|job| was_installed(&job.state));
-        let report = Report { job: checked.job, installed, methods: tried, left_out, verdict };
+        let started = if installed { Some(climb.start_from_disk().await?) } else { None };
+        if installed {
+            job = climb.close_installed()?;
+        }
+        let closed = job.as_ref().is_some_and(|job| !job.is_open());
+        let verdict = match started {
+            None => climb.verdict(),
+            Some(Started::Heard) => "is installed and verified, and its system has started from the disk".to_owned(),
+            Some(Started::Silent) => format!(
+                "is installed and verified, and switched on; its system was not heard within {} s: one that asks for no address is not, look at its console",
+                self.post_s
+            ),
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
+        let report = Report { job: checked.job, installed, closed, started, methods: tried, left_out, verdict };
         match self.place.output {
             Format::Json => json(&report)?,
             Format::Table => {
@@ -206,6 +232,16 @@ fn loader(config: &BootConfig, checked: &Checked, link: HostLink) -> anyhow::Res
     })?;
     let http = SocketAddrV4::new(link.local, link.http_port);
     Ok((Loader { http, name }, media::lacks(&set, image.manifest.arch)))
+}
+
+/// What was heard of an installed host after it was switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Started {
+    /// Its system asked for an address.
+    Heard,
+    /// Nothing.
+    Silent,
 }
 
 /// How one method ended.
@@ -317,6 +353,18 @@ impl Climb<'_> {
         Ok(None)
     }
 
+    /// Whether boot servers run that have read the job: only they can answer a host, or a BMC that fetches its image at once.
+    async fn servers_know(&mut self) -> bool {
+        let begun = clock::now();
+        while logbook::read(&self.folder, &self.job.name).is_none() {
+            if clock::now().elapsed.saturating_sub(begun.elapsed) >= SERVERS_NOTE {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        true
+    }
+
     /// Whether the BMC fetches the image: an answer of its own proves nothing.
     async fn reads_the_image(&mut self, begun: Now) -> bool {
         loop {
@@ -371,6 +419,38 @@ impl Climb<'_> {
             self.say(verdict);
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The installer waits to be switched off. Then the host starts from its disk: the order for one boot is used up.
+    async fn start_from_disk(&mut self) -> anyhow::Result<Started> {
+        let begun = clock::now();
+        if self.power_cycle {
+            talk("installed and verified: switching it off and on, so that it starts from its disk");
+            power::cycle_for_boot(self.bmc).await?;
+        } else {
+            talk("installed and verified: switch it off and on now, so that it starts from its disk");
+        }
+        while clock::now().elapsed.saturating_sub(begun.elapsed) < self.post {
+            let flight = logbook::read(&self.folder, &self.job.name);
+            let moments = flight.iter().flat_map(|flight| flight.moments.iter());
+            if attempt::system_heard(moments, begun) {
+                return Ok(Started::Heard);
+            }
+            if self.refreshed()?.is_none_or(|job| !job.is_open()) {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(Started::Silent)
+    }
+
+    /// Ends the right of a job that is done.
+    fn close_installed(&mut self) -> Result<Option<Job>, JobError> {
+        self.jobs = Jobs::open(&self.folder, std::collections::HashMap::new())?;
+        self.jobs.advance(&self.job.name, |state| {
+            matches!(state, State::Installed).then(|| State::Closed { how: "installed".to_owned() })
+        })?;
+        Ok(self.jobs.job(&self.job.name))
     }
 
     /// Takes the right back: the host must not boot the installer a day later.

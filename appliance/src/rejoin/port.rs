@@ -102,8 +102,7 @@ impl<M: Members> Drivers<M> {
         let cluster = Cluster::new(client, &way.endpoint, way.authorities.clone())?;
         let job = job_of(joining.incident).map_err(|error| super::stop(error.to_string()))?;
         let mut record = Record::open(&self.records, &member.node, &job)?;
-        let mut rejoin =
-            Rejoin { cluster: &cluster, driver: &way.driver, record: &mut record, secrets: &self.secrets };
+        let mut rejoin = Rejoin { cluster: &cluster, driver: &way.driver, record: &mut record, secrets: &self.secrets };
         if call == ClusterCall::DeleteNode {
             rejoin.save_or(member.marks.as_ref()).await?;
         }

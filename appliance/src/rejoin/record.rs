@@ -174,7 +174,8 @@ pub fn all(folder: &Path) -> Result<Vec<(NodeName, Name)>, StepError> {
         Err(error) => return Err(odd(folder, error.to_string())),
     };
     let mut all = Vec::new();
-    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json")) {
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
+    {
         if let Some(content) = read(&path)? {
             all.push((content.node, content.job));
         }

@@ -7,6 +7,7 @@
 mod harm;
 mod host;
 mod ladder;
+mod media;
 mod network;
 mod node;
 mod store;

@@ -159,6 +159,31 @@ impl Network {
         self.inside(&self.theirs, "curl", &[&status, more, &[url]].concat())
     }
 
+    /// A BMC in the other namespace, at this address of its own, asks for a part of a file: the status, and the bytes.
+    pub(crate) fn bmc_asks(&self, address: &str, url: &str, more: &[&str]) -> (String, Vec<u8>) {
+        let out = self.folder.join("fetched");
+        let _ = std::fs::remove_file(&out);
+        let to = out.display().to_string();
+        let how =
+            ["--silent", "--max-time", "60", "--interface", address, "--output", &to, "--write-out", "%{http_code}"];
+        let status = self.inside(&self.theirs, "curl", &[&how, more, &[url]].concat());
+        (status, std::fs::read(out).unwrap_or_default())
+    }
+
+    /// The length that the BMC is told when it asks for the head alone.
+    pub(crate) fn bmc_length(&self, address: &str, url: &str) -> String {
+        let said =
+            self.inside(&self.theirs, "curl", &["--silent", "--max-time", "20", "--interface", address, "--head", url]);
+        let lower = said.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length:"));
+        length.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
+    }
+
+    /// Gives the other namespace one more address.
+    pub(crate) fn neighbour_has_also(&self, address: &str) {
+        ip(&format!("-n {} addr add {address}/24 dev up1", self.theirs));
+    }
+
     /// A neighbour of the host speaks like its installer: status and answer.
     pub(crate) fn neighbour_says_hello(&self, hello: &str, more: &[&str]) -> (String, String) {
         let body = self.folder.join("hello.json");
@@ -312,6 +337,19 @@ impl Appliance {
     pub(crate) fn arm(&self, job: &str, serial: &str, more: &[&str]) {
         let given = [job, "--mac", MAC, "--image", self.image, "--image-version", "1", "--disk-serial", serial];
         self.boot("arm", &[&given, more].concat());
+    }
+
+    /// Opens a job whose host's BMC has this address; the URL for its virtual drive.
+    pub(crate) fn arm_for_media(&self, job: &str, serial: &str, reader: &str) -> String {
+        let given = [job, "--mac", MAC, "--image", self.image, "--image-version", "1", "--disk-serial", serial];
+        let said = self.boot("arm", &[&given[..], &["--media-reader", reader, "--output", "json"]].concat());
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        while Flight(self.show(job)).count("armed") == 0 {
+            assert!(Instant::now() < until, "the boot servers do not know of the job");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        said["media_url"].as_str().unwrap().to_owned()
     }
 
     /// Opens a job that must not open; what is said.

@@ -195,7 +195,9 @@ impl fmt::Display for BootEvent {
                 write!(f, "{} {file}: broke off after {bytes} bytes: {why}", name(*protocol))
             }
             Self::MediaRead { bytes: 0 } => write!(f, "its BMC reads the image for the virtual drive"),
-            Self::MediaRead { bytes } => write!(f, "its BMC reads the image for the virtual drive, {bytes} bytes so far"),
+            Self::MediaRead { bytes } => {
+                write!(f, "its BMC reads the image for the virtual drive, {bytes} bytes so far")
+            }
             Self::RouterAsked => write!(f, "asked for IPv6 routers, told that there are none"),
             Self::Foreign { server, what } => write!(f, "another DHCP server, {server}: {what}"),
             Self::Hello => write!(f, "the installer says hello"),

@@ -203,7 +203,9 @@ impl Seen {
         if let Some(refused) = self.refused.as_ref().filter(|_| self.reached <= Reached::Asked) {
             return refused.clone();
         }
-        if let Some(server) = self.took_other.filter(|server| self.reached == Reached::Addressed && self.foreign_files.contains(server)) {
+        if let Some(server) =
+            self.took_other.filter(|server| self.reached == Reached::Addressed && self.foreign_files.contains(server))
+        {
             return format!(
                 "took the whole offer of {server}, which names a boot file of its own, and boots what that says: it came first. Take options 60, 66 and 67 out of {server} at least for this host, or use HTTP boot by its BMC, or virtual media"
             );

@@ -78,6 +78,13 @@ pub fn media_read<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now)
     moments.into_iter().any(|moment| moment.at.elapsed >= begun.elapsed && reads(moment))
 }
 
+/// Whether an installed host's own system was heard since `begun`: it asks for an address, and not to boot.
+#[must_use]
+pub fn system_heard<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now) -> bool {
+    let plain = |moment: &Moment| matches!(moment.event, BootEvent::Discover { class: None, .. });
+    moments.into_iter().any(|moment| moment.at.elapsed >= begun.elapsed && plain(moment))
+}
+
 fn asked_first(moments: &[&Moment]) -> Option<Duration> {
     let asked = moments.iter().find(|moment| matches!(moment.event, BootEvent::Discover { .. }));
     asked.map(|moment| moment.at.elapsed)
@@ -190,7 +197,11 @@ mod tests {
     fn a_drive_that_is_read_gives_the_self_test_its_time_and_a_disk_that_boots_instead_none() {
         let read = BootEvent::MediaRead { bytes: 0 };
         let inserted = moments(&[(0, read.clone())]);
-        assert!(media_read(&inserted, at(0)) && !media_read(&inserted, at(1)) && !media_read(&moments(&[(5, asks())]), at(0)));
+        assert!(
+            media_read(&inserted, at(0))
+                && !media_read(&inserted, at(1))
+                && !media_read(&moments(&[(5, asks())]), at(0))
+        );
         assert!(matches!(stands(&[(200, read.clone())], 799), Standing::Wait { .. }));
         assert_eq!(stage_of(&stands(&[(200, read.clone())], 800)), "media");
         let plain = BootEvent::Discover { class: None, client: "".into(), ipxe: false };

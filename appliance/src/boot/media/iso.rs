@@ -117,7 +117,9 @@ impl Volume {
         for file in &self.files {
             let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", file.path));
             let good = name.split_once('.').is_some_and(|(stem, extension)| {
-                (1..=8).contains(&stem.len()) && (1..=3).contains(&extension.len()) && (stem.chars().chain(extension.chars())).all(d)
+                (1..=8).contains(&stem.len())
+                    && (1..=3).contains(&extension.len())
+                    && (stem.chars().chain(extension.chars())).all(d)
             });
             let good_folder = |part: &str| (1..=8).contains(&part.len()) && part.chars().all(d);
             if !good || !(folder.is_empty() || folder.split('/').all(good_folder)) {
@@ -210,13 +212,21 @@ impl Plan<'_> {
         d.extend(filled("", 128));
         d.extend(filled("RACKMEDIC", 128));
         d.extend(filled("", 37 * 3));
-        let made = self.date().map_or_else(|| "0".repeat(16), |d| {
-            let (date, time) = (d.date(), d.time());
-            format!(
-                "{:04}{:02}{:02}{:02}{:02}{:02}00",
-                date.year(), date.month(), date.day(), time.hour(), time.minute(), time.second()
-            )
-        });
+        let made = self.date().map_or_else(
+            || "0".repeat(16),
+            |d| {
+                let (date, time) = (d.date(), d.time());
+                format!(
+                    "{:04}{:02}{:02}{:02}{:02}{:02}00",
+                    date.year(),
+                    date.month(),
+                    date.day(),
+                    time.hour(),
+                    time.minute(),
+                    time.second()
+                )
+            },
+        );
         for date in [made.as_str(), made.as_str(), "0000000000000000", "0000000000000000"] {
             d.extend(date.as_bytes());
             d.push(0);
@@ -468,7 +478,9 @@ mod tests {
                 assert!(listed.contains(name), "{listed}");
             }
         }
-        if let Some(report) = said("xorriso", &["-report_el_torito", "plain", "-report_system_area", "plain", "-indev"], &place) {
+        if let Some(report) =
+            said("xorriso", &["-report_el_torito", "plain", "-report_system_area", "plain", "-indev"], &place)
+        {
             let report = String::from_utf8_lossy(&report).into_owned();
             for words in ["El Torito boot img :   1  BIOS  y   none", "El Torito boot img :   2  UEFI  y   none"] {
                 assert!(report.contains(words), "{report}");

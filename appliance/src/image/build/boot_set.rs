@@ -112,7 +112,12 @@ pub fn build(
     let isolinux = packages::fetch("isolinux", &recipe.work)?;
     add(Role::Isolinux, "isolinux.bin", isolinux.read("usr/lib/ISOLINUX/isolinux.bin")?, isolinux.source())?;
     let library = packages::fetch("syslinux-common", &recipe.work)?;
-    add(Role::IsolinuxLibrary, "ldlinux.c32", library.read("usr/lib/syslinux/modules/bios/ldlinux.c32")?, library.source())?;
+    add(
+        Role::IsolinuxLibrary,
+        "ldlinux.c32",
+        library.read("usr/lib/syslinux/modules/bios/ldlinux.c32")?,
+        library.source(),
+    )?;
     let source = format!("{}, {}", shim.source(), grub.source());
     add(Role::EfiImage, "efi.img", efi_image::make(recipe, &shim, &grub)?, source)?;
     step("the kernel");

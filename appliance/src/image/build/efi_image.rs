@@ -6,7 +6,8 @@ use std::path::Path;
 
 /// What GRUB reads when it does not find the menu of the volume by itself: firmware that shows it only the file system it
 /// started from. The file is on every volume of ours, and only there.
-const MENU: &str = "search --file --set=root /boot/grub/rackmed.cfg\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
+const MENU: &str =
+    "search --file --set=root /boot/grub/rackmed.cfg\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n";
 /// Room beyond the files themselves: both FATs, folders, the last cluster of each file.
 const ROOM_BYTES: usize = 256 << 10;
 
@@ -43,7 +44,11 @@ pub(super) fn make(recipe: &Recipe, shim: &Package, grub: &Package) -> Result<Ve
     }
     let bytes: usize = files.iter().map(|(_, content)| content.len()).sum::<usize>().saturating_add(ROOM_BYTES);
     let (to, blocks) = (place.display().to_string(), bytes.div_ceil(1024).to_string());
-    packages::run("mkfs.vfat", &["-F", "16", "-s", "1", "--invariant", "-i", "7ac40001", "-n", "RACKMEDIC", "-C", &to, &blocks], &recipe.work)?;
+    packages::run(
+        "mkfs.vfat",
+        &["-F", "16", "-s", "1", "--invariant", "-i", "7ac40001", "-n", "RACKMEDIC", "-C", &to, &blocks],
+        &recipe.work,
+    )?;
     let (epoch, from) = (EPOCH_S.to_string(), work.join("EFI").display().to_string());
     let environment = [("SOURCE_DATE_EPOCH", epoch.as_str()), ("TZ", "UTC"), ("MTOOLS_SKIP_CHECK", "1")];
     packages::run_with(&environment, "mcopy", &["-s", "-m", "-Q", "-i", &to, &from, "::"], &recipe.work)?;
