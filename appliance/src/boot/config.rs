@@ -266,7 +266,10 @@ fn check_join(join: JoinFile, base: &Path) -> Result<JoinConfig, Wrong> {
             file.driver(place.parent().unwrap_or(base)).map_err(|e| failed(e.to_string()))?
         }
         _ => {
-            return Err(wrong("join.preset", "write either `preset` (kubeadm, k3s, rke2, talos) or `driver`, its file"));
+            return Err(wrong(
+                "join.preset",
+                "write either `preset` (kubeadm, k3s, rke2, talos) or `driver`, its file",
+            ));
         }
     };
     let lifetime = if join.slow { Lifetime::SLOW } else { Lifetime::USUAL };

@@ -149,6 +149,7 @@ impl Run {
             media,
             power_cycle: self.power_cycle,
             post: Duration::from_secs(self.post_s),
+            lasting: false,
             said: String::new(),
         };
         if !climb.servers_know().await {
@@ -164,6 +165,7 @@ impl Run {
             let begun = clock::now();
             let outcome = climb.attempt(method).await;
             if method == Method::VirtualMedia {
+                climb.take_back_the_order().await;
                 // From hello on the installer is in memory; and the next method's boot must not find a CD.
                 climb.empty_the_drive().await;
             }
@@ -281,6 +283,8 @@ struct Climb<'a> {
     media: Option<String>,
     power_cycle: bool,
     post: Duration,
+    /// The BMC keeps the order to start from its virtual drive.
+    lasting: bool,
     /// What was said last, so that it is said once.
     said: String,
 }
@@ -340,7 +344,11 @@ impl Climb<'_> {
             }
         };
         let seen = self.bmc.set_boot_once(&device, self.mode).await?;
-        if seen.lasts == BootLasts::Always {
+        if seen.lasts == BootLasts::Always && device == BootDevice::Cd {
+            // The drive is emptied at hello, and the image starts no second install: a host that tries it goes on to its disk.
+            talk("its BMC keeps the order for every boot: it is told to start from its disk afterwards");
+            self.lasting = true;
+        } else if seen.lasts == BootLasts::Always {
             let why = "asked for one boot, but the order reads back as lasting: a host that always boots so is reinstalled for ever";
             return Ok(Some(End::Failed { stage: "prepare", why: why.to_owned() }));
         }
@@ -378,6 +386,21 @@ impl Climb<'_> {
             self.say("the image is in the drive; its BMC has not read it yet".to_owned());
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    async fn take_back_the_order(&mut self) {
+        if !std::mem::take(&mut self.lasting) {
+            return;
+        }
+        let told = tokio::time::timeout(BMC_LIMIT, self.bmc.set_boot_once(&BootDevice::Disk, self.mode)).await;
+        let why = match told {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        talk(&format!(
+            "the order to start from the virtual drive lasts ({why}): take it back by `rackmedic bmc boot set disk`"
+        ));
     }
 
     async fn empty_the_drive(&mut self) {

@@ -10,8 +10,10 @@ mod ladder;
 mod media;
 mod network;
 mod node;
+
 mod store;
 mod strangers;
+mod sushy;
 mod tamper;
 
 use host::{Disk, Firmware, Host};

@@ -179,6 +179,25 @@ impl Network {
         length.unwrap_or_else(|| panic!("{said}")).trim().to_owned()
     }
 
+    /// The namespace of a neighbour: another server, a relay, or a BMC.
+    pub(crate) fn neighbour(&self) -> &str {
+        &self.theirs
+    }
+
+    /// Whether a BMC in the other namespace answers.
+    pub(crate) fn bmc_answers(&self, url: &str) -> bool {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.ours)).args([
+            "curl",
+            "--silent",
+            "--insecure",
+            "--max-time",
+            "5",
+            url,
+        ]);
+        command.output().is_ok_and(|output| output.status.success())
+    }
+
     /// Gives the other namespace one more address.
     pub(crate) fn neighbour_has_also(&self, address: &str) {
         ip(&format!("-n {} addr add {address}/24 dev up1", self.theirs));
@@ -387,6 +406,20 @@ impl Appliance {
             "--data-dir",
         ]);
         command.arg(self.config.with_file_name("data")).args(more).env("RACKMEDIC_BMC_PASSWORD", "secret-of-a-bmc");
+        let words = std::fs::File::create(said).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(words).spawn().unwrap()
+    }
+
+    /// The same beside the boot servers, for a BMC on their network.
+    pub(crate) fn run_inside(&self, job: &str, url: &str, more: &[&str], said: &std::path::Path) -> Child {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).args([RACKMEDIC, "boot", "run", "--config"]);
+        command.arg(&self.config).args([job, "--mac", MAC, "--image", "small", "--image-version", "1"]);
+        command.args(["--disk-serial", "DISK1", "--url", url, "--output", "json", "--data-dir"]);
+        command.arg(self.config.with_file_name("data")).args(more).env("RACKMEDIC_BMC_PASSWORD", "secret-of-a-bmc");
+        if url.starts_with("redfish://") {
+            command.arg("--tls-accept-new");
+        }
         let words = std::fs::File::create(said).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(words).spawn().unwrap()
     }
