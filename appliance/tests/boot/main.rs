@@ -11,6 +11,7 @@ mod media;
 mod network;
 mod node;
 
+mod relay;
 mod run_to_end;
 mod store;
 mod strangers;

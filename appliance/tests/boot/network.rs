@@ -198,6 +198,61 @@ impl Network {
         command.output().is_ok_and(|output| output.status.success())
     }
 
+    /// What tcpdump reads of DHCP on the way between the relay and us while `act` runs, as text.
+    pub(crate) fn between_relay_and_us(&self, act: impl FnOnce()) -> String {
+        let (out, words) = (self.folder.join("relayed"), self.folder.join("relayed.log"));
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.ours));
+        command.args(["tcpdump", "-n", "-l", "-U", "-vvv", "-i", "br0", "udp port 67"]);
+        command.stdin(Stdio::null()).stdout(std::fs::File::create(&out).unwrap());
+        let mut tcpdump = command.stderr(std::fs::File::create(&words).unwrap()).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while !std::fs::read_to_string(&words).unwrap_or_default().contains("listening on") {
+            assert!(Instant::now() < until, "{}", std::fs::read_to_string(&words).unwrap_or_default());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        act();
+        // It reads what the kernel has gathered in batches.
+        std::thread::sleep(Duration::from_secs(1));
+        run("kill", &[&tcpdump.id().to_string()]);
+        tcpdump.wait().unwrap();
+        std::fs::read_to_string(out).unwrap()
+    }
+
+    /// ISC's client behind the relay, on a port of its network with this card: what it says.
+    pub(crate) fn dhclient_behind_the_relay(&self, mac: &str) -> String {
+        ip(&format!("-n {} link add down0 type veth peer name down1", self.theirs));
+        ip(&format!("-n {} link set down0 master br1 up", self.theirs));
+        let namespace = format!("{}c", self.ours);
+        ip(&format!("netns add {namespace}"));
+        ip(&format!("-n {} link set down1 netns {namespace}", self.theirs));
+        ip(&format!("-n {namespace} link set down1 address {mac}"));
+        ip(&format!("-n {namespace} link set down1 up"));
+        let at = |name: &str| self.folder.join(name).display().to_string();
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).args(["timeout", "30", "dhclient", "-4", "-1", "-d", "-v"]);
+        command.args(["-sf", "/bin/true", "-cf", "/dev/null", "-lf", &at("dhclient.leases"), "-pf", &at("dhclient.pid"), "down1"]);
+        let said = self.folder.join("dhclient.log");
+        let log = std::fs::File::create(&said).unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let text = loop {
+            let text = std::fs::read_to_string(&said).unwrap();
+            if text.contains("bound to") || Instant::now() > until || child.try_wait().unwrap().is_some() {
+                break text;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        // The whole of `timeout` and its child.
+        let _ = child.kill();
+        let _ = child.wait();
+        if let Ok(pid) = std::fs::read_to_string(at("dhclient.pid")) {
+            let _ = Command::new("kill").arg(pid.trim()).status();
+        }
+        let _ = Command::new("ip").args(["netns", "del", &namespace]).status();
+        text
+    }
+
     /// Gives the other namespace one more address.
     pub(crate) fn neighbour_has_also(&self, address: &str) {
         ip(&format!("-n {} addr add {address}/24 dev up1", self.theirs));
