@@ -56,26 +56,34 @@ pub(crate) struct Make {
     serials: Vec<String>,
     /// Whether it goes on to its disk when the network has nothing for it.
     then_disk: bool,
+    /// Its card is plugged into a cable that changes what goes over it.
+    on_wire: bool,
     /// What is in its CD drive, from which it boots then, and not from the network.
     cd: Option<PathBuf>,
 }
 
 impl Host {
     pub(crate) fn start(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>]) -> Self {
-        Self::with(network, firmware, store, disks, DISK_BYTES, false, None)
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, false, None)
+    }
+
+    /// A host on a cable of ours, which is there already.
+    pub(crate) fn on_wire(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>]) -> Self {
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, true, None)
     }
 
     /// A host that its BMC orders to boot from this CD.
     pub(crate) fn from_cd(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>], cd: &Path) -> Self {
-        Self::with(network, firmware, store, disks, DISK_BYTES, false, Some(cd.to_owned()))
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, false, Some(cd.to_owned()))
     }
 
     /// A host that is to run its node image: with more memory, a larger disk, and the disk behind the network in its
     /// boot order.
     pub(crate) fn node(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>], bytes: u64) -> Self {
-        Self::with(network, firmware, store, disks, bytes, true, None)
+        Self::with(network, firmware, store, disks, bytes, true, false, None)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the three ways to make a host above name them")]
     fn with(
         network: &Network,
         firmware: Firmware,
@@ -83,6 +91,7 @@ impl Host {
         disks: &[Disk<'_>],
         bytes: u64,
         then_disk: bool,
+        on_wire: bool,
         cd: Option<PathBuf>,
     ) -> Self {
         let folder = store.folder.join(format!("{}-host", network.host_namespace));
@@ -104,6 +113,7 @@ impl Host {
             memory_mib: if then_disk { 1024 } else { 512 },
             serials: disks.iter().map(|disk| disk.serial.to_owned()).collect(),
             then_disk,
+            on_wire,
             cd,
         };
         let order: Vec<usize> = (0..disks.len()).collect();
@@ -226,7 +236,8 @@ fn power_on(make: &Make, folder: &Path, order: &[usize]) -> Child {
             command.arg("-fw_cfg").arg(format!("name=opt/org.tianocore/{protocol}PXESupport,string=n"));
         }
     }
-    command.arg("-netdev").arg(format!("tap,id=n0,ifname={},script=no,downscript=no", make.tap));
+    let tap = format!("tap,id=n0,ifname={},script=no,downscript=no", make.tap);
+    command.arg("-netdev").arg(if make.on_wire { crate::wire::netdev() } else { tap });
     command.args(["-device", &card]);
     for (place, number) in order.iter().enumerate() {
         let path = folder.join(format!("disk{number}"));

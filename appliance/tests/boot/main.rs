@@ -17,6 +17,7 @@ mod store;
 mod strangers;
 mod sushy;
 mod tamper;
+mod wire;
 
 use host::{Disk, Firmware, Host};
 use network::{Beside, Network};

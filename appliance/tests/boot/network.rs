@@ -230,8 +230,20 @@ impl Network {
         ip(&format!("-n {namespace} link set down1 up"));
         let at = |name: &str| self.folder.join(name).display().to_string();
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{namespace}")).args(["timeout", "30", "dhclient", "-4", "-1", "-d", "-v"]);
-        command.args(["-sf", "/bin/true", "-cf", "/dev/null", "-lf", &at("dhclient.leases"), "-pf", &at("dhclient.pid"), "down1"]);
+        command
+            .arg(format!("--net=/run/netns/{namespace}"))
+            .args(["timeout", "30", "dhclient", "-4", "-1", "-d", "-v"]);
+        command.args([
+            "-sf",
+            "/bin/true",
+            "-cf",
+            "/dev/null",
+            "-lf",
+            &at("dhclient.leases"),
+            "-pf",
+            &at("dhclient.pid"),
+            "down1",
+        ]);
         let said = self.folder.join("dhclient.log");
         let log = std::fs::File::create(&said).unwrap();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
