@@ -10,8 +10,9 @@ use super::shelf::{Memory, Ports, Shelf};
 use super::stock::{ServedSet, StockError};
 use super::{clock, dhcp_thread};
 use crate::cluster::client::{Access, ClientError};
-use crate::rejoin::alone::{Alone, JoiningHost, JoiningHosts};
+use crate::rejoin::alone::{Alone, JoiningHost, JoiningHosts, Planned};
 use crate::rejoin::cluster::{Cluster, ClusterError};
+use crate::rejoin::source::JoinFiles;
 use protocol::install::{Failure, FailureCode, InstallStage};
 use protocol::name::Name;
 use pxe::dhcp::decide::{Answerer, Loaders};
@@ -218,16 +219,15 @@ async fn alone(
     let url = access.own_address().unwrap_or_default();
     let client = access.client(&url)?;
     let endpoint = host_and_port(&url).ok_or(ClientError::Address(url))?;
-    Ok(Alone {
+    Ok(Alone::new(JoinFiles {
         given,
-        hosts: Arc::clone(shelf) as Arc<dyn JoiningHosts>,
+        joiners: Planned { hosts: Arc::clone(shelf) as Arc<dyn JoiningHosts>, plan: join.plan.clone() },
         cluster: Cluster::new(client, &endpoint, access.authorities())?,
         driver: join.driver.clone(),
-        plan: join.plan.clone(),
         secrets: Arc::default(),
         records: data_dir.join("joins"),
         one: tokio::sync::Mutex::default(),
-    })
+    }))
 }
 
 /// `host:port` of an URL.

@@ -5,6 +5,7 @@ use super::output::{Exit, Format, data, json, table, talk};
 use crate::boot::config::{BootConfig, ConfigError, LinkConfig};
 use crate::boot::job::{Job, MediaFor, State, Task};
 use crate::boot::jobs::{JobError, Jobs};
+use crate::boot::stock::{ServedImage, ServedSet};
 use crate::boot::{clock, logbook, media, serve};
 use crate::rejoin::names::NodeName;
 use anyhow::Context as _;
@@ -265,6 +266,11 @@ impl Wanted {
         if self.join.is_some() && config.join.is_none() {
             return Err(Usage("--join needs a cluster: write [join] in the configuration".to_owned()).into());
         }
+        let reserved = config.links.iter().any(|link| link.scope.reservations.contains_key(&self.mac));
+        if self.join.is_some() && !reserved {
+            let text = "--join needs the host's address, for its certificates: write `address` in its [[host]]";
+            return Err(Usage(text.to_owned()).into());
+        }
         let media = match self.media_reader {
             Some(reader) => Some(MediaFor { reader, appliance: HostLink::of(&config, self.link.as_deref())?.local }),
             None => None,
@@ -284,7 +290,13 @@ impl Wanted {
             media,
         };
         // An image that is not there, or is signed by nobody we trust, is better known now than when the host has booted.
-        crate::boot::stock::ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+        let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+        if task.media.is_some() {
+            let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
+            if let Some(lacks) = media::lacks(&set, image.manifest.arch) {
+                return Err(Usage(format!("--media-reader: {lacks}: build the boot set with this release")).into());
+            }
+        }
         let jobs = Jobs::open(&serve::jobs_folder(&config.data_dir), config.ways.clone())?;
         Ok((config, jobs, Checked { job: self.job, mac: self.mac, task, link: self.link }))
     }

@@ -6,12 +6,11 @@
 //! That the old system does not run is proven here by the installer: it runs on the host's own card, and has rewritten its disk.
 
 use super::calls::Around;
-use super::cluster::Cluster;
-use super::credential::{Lifetime, Secrets};
-use super::driver::Driver;
+use super::credential::Lifetime;
 use super::first_boot::JoinPlan;
 use super::names::NodeName;
 use super::record::{self, Record};
+use super::source::{JoinFiles, Joiner, Joiners};
 use super::{Progress, Rejoin, StepError, stop};
 use crate::boot::installer_api::FirstBootSource;
 use healing::command::{ClusterCall, Reply};
@@ -21,7 +20,6 @@ use protocol::name::Name;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,22 +32,26 @@ const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Joins hosts that nobody else lets join.
 pub struct Alone {
-    /// The job's own files.
-    pub given: Arc<dyn FirstBootSource>,
+    /// Makes credential and files when the name is free. Its lock is taken for every work on a record: two at once would
+    /// not see each other's writes.
+    pub files: JoinFiles<Planned>,
+}
+
+/// The hosts with what is the same for all of them.
+pub struct Planned {
     /// Which Node a job's host is, and its address.
     pub hosts: Arc<dyn JoiningHosts>,
-    /// The cluster.
-    pub cluster: Cluster,
-    /// What its distribution wants.
-    pub driver: Driver,
     /// What is to be known to join, but for the address.
     pub plan: PlanOfAll,
-    /// The secrets that this process has made.
-    pub secrets: Arc<Secrets>,
-    /// Where the records are.
-    pub records: PathBuf,
-    /// Two that work on one record at once would not see each other's writes.
-    pub one: tokio::sync::Mutex<()>,
+}
+
+impl Joiners for Planned {
+    fn joiner(&self, job: &Name) -> Option<Joiner> {
+        let host = self.hosts.host(job).ok()??;
+        let (endpoint, options) = (self.plan.endpoint.clone(), self.plan.options.clone());
+        let plan = JoinPlan { address: host.address, endpoint, options };
+        Some(Joiner { node: host.node, plan, lifetime: self.plan.lifetime })
+    }
 }
 
 /// What is the same for all hosts.
@@ -84,44 +86,52 @@ pub trait JoiningHosts: Send + Sync {
     fn host(&self, job: &Name) -> Result<Option<JoiningHost>, String>;
 }
 
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Planned")
+    }
+}
+
 impl std::fmt::Debug for Alone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Alone({:?}, {})", self.cluster, self.driver.name)
+        write!(f, "Alone({:?})", self.files)
     }
 }
 
 impl FirstBootSource for Alone {
     fn files<'a>(&'a self, job: &'a Name) -> Pin<Box<dyn Future<Output = Result<FirstBoot, String>> + Send + 'a>> {
         Box::pin(async move {
-            let mut all = self.given.files(job).await?;
-            if let Some(host) = self.hosts.host(job)? {
-                let made = self.join(job, &host).await;
-                let made = made.map_err(|error| format!("the host cannot be made to join: {error}"))?;
-                all.files.extend(made.files);
+            if let Some(host) = self.files.joiners.hosts.host(job)? {
+                let freed = self.free_the_name(job, &host).await;
+                freed.map_err(|error| format!("the host cannot be made to join: {error}"))?;
             }
-            Ok(all)
+            self.files.files(job).await
         })
     }
 }
 
 impl Alone {
-    /// Frees the name, makes the credential, and makes the files. An installer that asks twice is given the same.
-    async fn join(&self, job: &Name, host: &JoiningHost) -> Result<FirstBoot, StepError> {
-        let _one = self.one.lock().await;
-        let mut record = Record::open(&self.records, &host.node, job)?;
-        let (cluster, driver, secrets) = (&self.cluster, &self.driver, &*self.secrets);
-        let mut rejoin = Rejoin { cluster, driver, record: &mut record, secrets };
+    /// The joins that are made with these files.
+    #[must_use]
+    pub fn new(files: JoinFiles<Planned>) -> Self {
+        Self { files }
+    }
+
+    fn rejoin<'a>(&'a self, record: &'a mut Record) -> Rejoin<'a> {
+        let JoinFiles { cluster, driver, secrets, .. } = &self.files;
+        Rejoin { cluster, driver, record, secrets }
+    }
+
+    /// Saves what people gave the old Node, and removes its identity.
+    async fn free_the_name(&self, job: &Name, host: &JoiningHost) -> Result<(), StepError> {
+        let _one = self.files.one.lock().await;
+        let mut record = Record::open(&self.files.records, &host.node, job)?;
+        let mut rejoin = self.rejoin(&mut record);
         rejoin.save().await?;
-        if let Progress::NotYet(what) = rejoin.remove_identity().await? {
-            return Err(stop(format!("its old identity is not gone yet: {what}")));
+        match rejoin.remove_identity().await? {
+            Progress::NotYet(what) => Err(stop(format!("its old identity is not gone yet: {what}"))),
+            Progress::Done | Progress::AlreadySo => Ok(()),
         }
-        let token = rejoin.credential(self.plan.lifetime, Timestamp::now()).await?;
-        let plan = JoinPlan {
-            address: host.address,
-            endpoint: self.plan.endpoint.clone(),
-            options: self.plan.options.clone(),
-        };
-        rejoin.first_boot(&plan, &token)
     }
 
     /// Follows the hosts that were given a credential until they are back or it has run out.
@@ -131,7 +141,7 @@ impl Alone {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK) => {}
             }
-            let open = match record::all(&self.records) {
+            let open = match record::all(&self.files.records) {
                 Ok(all) => all,
                 Err(error) => {
                     tracing::error!(%error, "hosts that are to come back cannot be followed");
@@ -147,13 +157,12 @@ impl Alone {
     }
 
     async fn follow_one(&self, node: &NodeName, job: &Name) -> Result<(), StepError> {
-        let _one = self.one.lock().await;
-        let mut record = Record::open(&self.records, node, job)?;
+        let _one = self.files.one.lock().await;
+        let mut record = Record::open(&self.files.records, node, job)?;
         let Some(token) = record.content().token.clone().filter(|_| !record.content().credential_deleted) else {
             return Ok(());
         };
-        let (cluster, driver, secrets) = (&self.cluster, &self.driver, &*self.secrets);
-        let mut rejoin = Rejoin { cluster, driver, record: &mut record, secrets };
+        let mut rejoin = self.rejoin(&mut record);
         let now = Timestamp::now();
         if now.duration_since(token.until) > GRACE {
             rejoin.delete_credential().await?;
@@ -161,9 +170,9 @@ impl Alone {
             return Ok(());
         }
         // A host that its configuration has forgotten meanwhile is not approved for whatever address it has.
-        let Ok(Some(host)) = self.hosts.host(job) else { return Ok(()) };
+        let Ok(Some(host)) = self.files.joiners.hosts.host(job) else { return Ok(()) };
         let addresses: BTreeSet<IpAddr> = [host.address].into();
-        let lifetime = self.plan.lifetime;
+        let lifetime = self.files.joiners.plan.lifetime;
         let around = Around { etcd: None, addresses: &addresses, kubelet: host.kubelet.as_deref(), lifetime, now };
         if rejoin.answer(ClusterCall::RestoreLabels, around).await == Some(Reply::Ok) {
             rejoin.delete_credential().await?;

@@ -69,11 +69,12 @@ fn the_image_is_given_to_the_bmc_of_an_open_job_whole_and_in_parts_and_to_nobody
     );
 }
 
-/// From the power-on to hello without one word of DHCP: everything that the host has to know is on the CD.
-fn installs_from_cd(firmware: Firmware) {
+/// From the power-on to hello by the CD alone. With us as the only server the host has an address in the configuration: not a
+/// word of DHCP is said. Beside another server it has none, and its installer asks that one.
+fn installs_from_cd(firmware: Firmware, beside: Beside) {
     let Some(store) = store() else { return };
     let _place = place();
-    let network = Network::make(Beside::Nobody);
+    let network = Network::make(beside);
     let appliance = network.serve(store, firmware);
     let url = appliance.arm_for_media("job", "DISK1", BMC);
     let (status, image) = network.bmc_asks(BMC, &url, &[]);
@@ -95,10 +96,15 @@ fn installs_from_cd(firmware: Firmware) {
 
 #[test]
 fn a_bios_starts_the_installer_from_the_image() {
-    installs_from_cd(Firmware::Bios);
+    installs_from_cd(Firmware::Bios, Beside::Nobody);
 }
 
 #[test]
 fn a_uefi_starts_the_installer_from_the_image() {
-    installs_from_cd(Firmware::UefiPxe);
+    installs_from_cd(Firmware::UefiPxe, Beside::Nobody);
+}
+
+#[test]
+fn a_bios_starts_the_installer_from_the_image_and_has_its_address_from_another_server() {
+    installs_from_cd(Firmware::Bios, Beside::PlainDhcp);
 }

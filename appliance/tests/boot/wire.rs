@@ -54,10 +54,10 @@ impl Wire {
             }
         });
         let [to_host, to_switch] = sockets.join().unwrap();
-        let tap = format!("TUN,tun-name=wire0,tun-type=tap,iff-no-pi,iff-up");
+        let tap = "TUN,tun-name=wire0,tun-type=tap,iff-no-pi,iff-up";
         let datagrams = format!("UDP4:127.0.0.1:{towards_switch},bind=127.0.0.1:{switch}");
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={namespace}")).args(["socat", &tap, &datagrams]);
+        command.arg(format!("--net={namespace}")).args(["socat", tap, &datagrams]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let until = Instant::now() + Duration::from_secs(5);
         let plugged = || {

@@ -15,7 +15,7 @@ use protocol::name::Name;
 use rack::kubernetes::{ControlPlane, Node, Programs, alone, run};
 use rackmedic::boot::installer_api::FirstBootSource;
 use rackmedic::cluster::{Joining, Rejoin as _};
-use rackmedic::rejoin::alone::{Alone, JoiningHost, JoiningHosts, PlanOfAll};
+use rackmedic::rejoin::alone::{Alone, JoiningHost, JoiningHosts, PlanOfAll, Planned};
 use rackmedic::rejoin::cluster::Cluster;
 use rackmedic::rejoin::credential::{Lifetime, Secrets};
 use rackmedic::rejoin::driver::{Driver, DriverFile, Preset};
@@ -291,16 +291,16 @@ impl Scene {
         let address = IpAddr::V4(self.host(name).address());
         let host = JoiningHost { node: name.parse().unwrap(), address, kubelet: Some(self.version.clone()) };
         let options = [("ignore_preflight_errors".to_owned(), OptionValue::List(vec!["all".to_owned()]))].into();
-        let alone = Arc::new(Alone {
+        let plan = PlanOfAll { endpoint: None, options, lifetime: Lifetime::USUAL };
+        let alone = Arc::new(Alone::new(JoinFiles {
             given: Arc::new(Hostname(name.to_owned())),
-            hosts: Arc::new(OneHost(host)),
+            joiners: Planned { hosts: Arc::new(OneHost(host)), plan },
             cluster: self.cluster.clone(),
             driver: self.driver.clone(),
-            plan: PlanOfAll { endpoint: None, options, lifetime: Lifetime::USUAL },
             secrets: Arc::clone(&self.secrets),
             records: self.records.clone(),
             one: tokio::sync::Mutex::default(),
-        });
+        }));
         // As the installer asks: again and again, until the cluster has noticed that the old Node is gone.
         let job: Name = job.parse().unwrap();
         let files = self.wait("the files of the first boot", || async { alone.files(&job).await.ok() }).await;

@@ -15,6 +15,7 @@ use protocol::manifest::Arch;
 use pxe::gate::Now;
 use pxe::script::MediaInstaller;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::BufWriter;
 use std::net::SocketAddrV4;
@@ -90,9 +91,25 @@ pub(super) fn make(
         bios: "ISOLINUX/ISOLINUX.BIN",
         uefi: "EFI.IMG",
     };
-    let nameless = rustix::fs::open(scratch, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-    let mut out = BufWriter::with_capacity(1 << 20, File::from(nameless.map_err(std::io::Error::from)?));
+    let mut out = BufWriter::with_capacity(1 << 20, nameless(scratch)?);
     let length = volume.write(&mut out)?;
     let file = out.into_inner().map_err(|error| VolumeError::Io(error.into_error()))?;
     Ok((file, length))
+}
+
+/// A file without a name in this folder.
+fn nameless(folder: &Path) -> std::io::Result<File> {
+    let owner = Mode::RUSR | Mode::WUSR;
+    match rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, owner) {
+        Ok(file) => Ok(File::from(file)),
+        // Not every file system can (open(2), O_TMPFILE): then it has a name for a moment.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => {
+            let path = folder.join(format!(".media-{}", std::process::id()));
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+            let file = rustix::fs::open(&path, flags, owner)?;
+            std::fs::remove_file(path)?;
+            Ok(File::from(file))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
