@@ -6,7 +6,7 @@ use crate::network::{Beside, Network};
 use crate::{place, store};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The BMC's address, in a namespace beside the host.
 const BMC: &str = "10.77.0.2";
 
@@ -87,9 +87,12 @@ fn installs_from_cd(firmware: Firmware, beside: Beside) {
     let to_hello = begun.elapsed().as_secs_f64();
     let flight = appliance.wait_for(&host, "job", "installed", PATIENCE);
     host.holds(store);
-    assert_eq!(flight.count("discover"), 0, "its address stood on the CD");
+    // Beside another server the installer asks that one for an address, as any system does; we only hear it.
+    let asked = usize::from(beside == Beside::PlainDhcp);
+    assert_eq!(flight.count("discover"), asked, "its address stands on the CD where it is known");
+    assert_eq!(flight.count("offered"), 0, "we offered nothing");
     eprintln!(
-        "| {firmware:?} | virtual media | {to_hello:.1} s from power-on to hello | image {} MiB |",
+        "| {firmware:?} | {beside:?} | virtual media | {to_hello:.1} s from power-on to hello | image {} MiB |",
         image.len() >> 20
     );
 }
