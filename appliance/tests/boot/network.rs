@@ -265,6 +265,12 @@ impl Network {
         text
     }
 
+    /// What a BMC in the other namespace says of itself by Redfish.
+    pub(crate) fn bmc_says(&self, url: &str) -> Value {
+        let how = ["--silent", "--insecure", "--max-time", "30", "--user", "admin:secret-of-a-bmc", url];
+        serde_json::from_str(&self.inside(&self.ours, "curl", &how)).unwrap()
+    }
+
     /// Gives the other namespace one more address.
     pub(crate) fn neighbour_has_also(&self, address: &str) {
         ip(&format!("-n {} addr add {address}/24 dev up1", self.theirs));

@@ -178,8 +178,12 @@ fn a_bmc_of_others_fetches_the_image_and_its_machine_is_installed_from_its_drive
     let flight = appliance.show("drive");
     let events: Vec<&str> = flight["moments"].as_array().unwrap().iter().filter_map(|m| m["event"].as_str()).collect();
     assert!(events.contains(&"media-read") && events.contains(&"hello"), "{events:?}");
-    let drive = std::fs::read_dir(sushy.folder.join("pool")).unwrap().count();
-    eprintln!("{text}\nimages left in the BMC's pool: {drive}; {:.1} s in all", begun.elapsed().as_secs_f64());
+    let system = format!("https://10.77.0.2:{PORT}/redfish/v1/Systems/7ac40000-0b0c-4d00-8e00-000000000001");
+    let drive = network.bmc_says(&format!("{system}/VirtualMedia/Cd"));
+    assert_eq!((&drive["Inserted"], &drive["Image"]), (&false.into(), &"".into()), "{drive}");
+    let boot = network.bmc_says(&system)["Boot"]["BootSourceOverrideTarget"].clone();
+    assert_eq!(boot, "Hdd", "the order that lasts was taken back");
+    eprintln!("{text}\n{:.1} s in all", begun.elapsed().as_secs_f64());
     assert!(
         text.contains("its BMC keeps the order for every boot"),
         "sushy-emulator knows no order for one boot: {text}"
