@@ -8,6 +8,7 @@ mod harm;
 mod host;
 mod ladder;
 mod media;
+mod neighbours;
 mod network;
 mod node;
 
