@@ -4,7 +4,7 @@
 use crate::host::{Disk, Firmware, Host};
 use crate::network::{Beside, Network};
 use crate::store::{RACKMEDIC, run};
-use crate::{place, store};
+use crate::{is_long_run, place, store};
 use bmc_emulator::{Certificate, Emulator, Setup, by_name};
 use serde_json::Value;
 use std::path::Path;
@@ -34,6 +34,9 @@ fn boot_override(bmc: std::net::SocketAddr) -> Value {
 
 #[test]
 fn a_method_without_its_proof_gives_way_to_the_next_and_both_are_remembered() {
+    if !is_long_run() {
+        return;
+    }
     let Some(store) = store() else { return };
     let _place = place();
     let network = Network::make(Beside::Nobody);

@@ -68,6 +68,15 @@ fn install_beside_one_that_speaks_of_booting(firmware: Firmware) {
     panic!("not installed in three starts:\n{}", appliance.timeline("job"));
 }
 
+/// The whole matrix and the longest stories take more time than the ordinary run has: `tests/run --long` has it.
+fn is_long_run() -> bool {
+    let long = std::env::var_os("RACKMEDIC_LONG").is_some();
+    if !long {
+        eprintln!("not run without RACKMEDIC_LONG=1");
+    }
+    long
+}
+
 /// From the first DISCOVER to hello, and to the end, seconds.
 fn install(firmware: Firmware, beside: Beside) -> Option<(f64, f64)> {
     let store = store()?;
@@ -92,6 +101,9 @@ fn bios_installs_with_us_as_the_only_server() {
 
 #[test]
 fn bios_installs_beside_another_dhcp_server() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::Bios, Beside::PlainDhcp);
 }
 
@@ -102,11 +114,17 @@ fn bios_installs_beside_a_dhcp_server_that_speaks_of_booting() {
 
 #[test]
 fn bios_installs_behind_a_relay() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::Bios, Beside::Relay);
 }
 
 #[test]
 fn uefi_installs_by_pxe_with_us_as_the_only_server() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::UefiPxe, Beside::Nobody);
 }
 
@@ -117,11 +135,17 @@ fn uefi_installs_by_pxe_beside_another_dhcp_server() {
 
 #[test]
 fn uefi_installs_by_pxe_beside_a_dhcp_server_that_speaks_of_booting() {
+    if !is_long_run() {
+        return;
+    }
     install_beside_one_that_speaks_of_booting(Firmware::UefiPxe);
 }
 
 #[test]
 fn uefi_installs_by_pxe_behind_a_relay() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::UefiPxe, Beside::Relay);
 }
 
@@ -132,15 +156,24 @@ fn uefi_installs_by_http_with_us_as_the_only_server() {
 
 #[test]
 fn uefi_installs_by_http_beside_another_dhcp_server() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::UefiHttp, Beside::PlainDhcp);
 }
 
 #[test]
 fn uefi_installs_by_http_beside_a_dhcp_server_that_speaks_of_booting() {
+    if !is_long_run() {
+        return;
+    }
     install_beside_one_that_speaks_of_booting(Firmware::UefiHttp);
 }
 
 #[test]
 fn uefi_installs_by_http_behind_a_relay() {
+    if !is_long_run() {
+        return;
+    }
     install(Firmware::UefiHttp, Beside::Relay);
 }

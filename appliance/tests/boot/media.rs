@@ -3,7 +3,7 @@
 
 use crate::host::{Disk, Firmware, Host};
 use crate::network::{Beside, Network};
-use crate::{place, store};
+use crate::{is_long_run, place, store};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -104,10 +104,16 @@ fn a_bios_starts_the_installer_from_the_image() {
 
 #[test]
 fn a_uefi_starts_the_installer_from_the_image() {
+    if !is_long_run() {
+        return;
+    }
     installs_from_cd(Firmware::UefiPxe, Beside::Nobody);
 }
 
 #[test]
 fn a_bios_starts_the_installer_from_the_image_and_has_its_address_from_another_server() {
+    if !is_long_run() {
+        return;
+    }
     installs_from_cd(Firmware::Bios, Beside::PlainDhcp);
 }

@@ -159,11 +159,11 @@ impl Network {
     /// Whether something at this address answers: a port that is refused is an answer too.
     pub(crate) fn answers(&self, address: &str) -> bool {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.ours)).args(["curl", "--silent", "--show-error"]);
-        command.args(["--max-time", "5", &format!("http://{address}:1/")]);
+        command.arg(format!("--net=/run/netns/{}", self.ours)).args(["socat", "-u", "-T5"]);
+        command.args([&format!("TCP:{address}:1,connect-timeout=5"), "/dev/null"]);
         let said = command.output().unwrap();
-        // Connection refused by the host itself; a host that is not there is "No route" or a timeout.
-        said.status.code() == Some(7) && String::from_utf8_lossy(&said.stderr).contains("refused")
+        // Refused by the host itself; a host that is not there is "No route" or a timeout.
+        String::from_utf8_lossy(&said.stderr).contains("Connection refused")
     }
 
     /// Starts the boot servers, which must not serve; what they say.

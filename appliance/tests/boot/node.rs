@@ -6,7 +6,7 @@
 use crate::host::{Disk, Firmware, Host};
 use crate::network::{Appliance, Beside, Flight, Network};
 use crate::store::{RACKMEDIC, Store, run};
-use crate::{place, store};
+use crate::{is_long_run, place, store};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -164,27 +164,22 @@ fn reimage(firmware: Firmware) {
 
 #[test]
 fn a_bios_host_runs_a_node_image_and_is_mended_by_another() {
-    if std::env::var_os("RACKMEDIC_LONG").is_some() {
+    if is_long_run() {
         reimage(Firmware::Bios);
-    } else {
-        eprintln!("not run without RACKMEDIC_LONG=1");
     }
 }
 
 #[test]
 fn a_uefi_host_runs_a_node_image_and_is_mended_by_another() {
-    if std::env::var_os("RACKMEDIC_LONG").is_some() {
+    if is_long_run() {
         reimage(Firmware::UefiPxe);
-    } else {
-        eprintln!("not run without RACKMEDIC_LONG=1");
     }
 }
 
 #[test]
 fn two_builds_of_a_node_image_are_the_same_to_the_byte() {
     let Some(store) = store() else { return };
-    if std::env::var_os("RACKMEDIC_LONG").is_none() {
-        eprintln!("not run without RACKMEDIC_LONG=1");
+    if !is_long_run() {
         return;
     }
     let first = cached_image();

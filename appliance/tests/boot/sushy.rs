@@ -4,7 +4,7 @@
 
 use crate::network::{Beside, MAC, Network};
 use crate::store::run;
-use crate::{place, store};
+use crate::{is_long_run, place, store};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -148,6 +148,9 @@ fn start(network: &Network, folder: PathBuf) -> Sushy {
 
 #[test]
 fn a_bmc_of_others_fetches_the_image_and_its_machine_is_installed_from_its_drive() {
+    if !is_long_run() {
+        return;
+    }
     let Some(store) = store() else { return };
     if let Some(missing) = missing() {
         eprintln!("not run: there is no {} (tests/peers/install and tests/peers/install-boot)", missing.display());

@@ -5,7 +5,7 @@ use crate::host::{Disk, Firmware, Host};
 use crate::network::{Beside, Network};
 use crate::store::Store;
 use crate::wire::Wire;
-use crate::{place, store};
+use crate::{is_long_run, place, store};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -142,6 +142,9 @@ fn a_chunk_table_that_was_changed_on_the_wire_is_refused_and_no_disk_is_touched(
 
 #[test]
 fn a_manifest_that_was_changed_on_the_wire_never_arrives_and_the_next_one_is_taken() {
+    if !is_long_run() {
+        return;
+    }
     let Some(store) = store() else { return };
     let _place = place();
     // Given a cable that turns one bit of the installer's welcome, in which the manifest is, the first three times
