@@ -39,9 +39,14 @@ pub struct Setup {
     pub attended: watch::Receiver<Arc<Vec<HostId>>>,
     /// Where signals go.
     pub signals: Signals,
+    /// Where own sight goes: one prober sees its own segment only.
+    pub tell_sight: TellSight,
     /// The clock of the loop.
     pub time: RunningTime,
 }
+
+/// Takes what is seen of our own place on the network.
+pub type TellSight = Box<dyn Fn(OwnSight) + Send>;
 
 impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -185,7 +190,7 @@ impl Run {
         while let Ok((_, answer)) = self.asked.try_recv() {
             let _ = answer.send(None);
         }
-        self.setup.signals.own_sight(OwnSight { at: self.now(), ..OwnSight::default() });
+        (self.setup.tell_sight)(OwnSight { at: self.now(), ..OwnSight::default() });
     }
 
     fn roster(&mut self, prober: &mut Prober) {
@@ -227,7 +232,7 @@ impl Run {
         if now.since(self.sight_at) >= SECOND {
             self.sight_at = now;
             let sight = prober.own_sight(wire.carrier(), now);
-            self.setup.signals.own_sight(sight);
+            (self.setup.tell_sight)(sight);
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = prober.tally();
         }
         Ok(())
