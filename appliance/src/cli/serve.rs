@@ -17,6 +17,7 @@ use bmc::poll::Pace;
 use clap::Args;
 use healing::policy::{Kind, Policy, Site};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -133,7 +134,11 @@ async fn run<K: Kind>(
             "no interface is watched ([[watch]]): without the network plane and own sight, nobody is acted on"
         );
     }
-    std::fs::create_dir_all(&config.data_dir)
+    // Its files hold a site's whole story, and sealed secrets: nobody else's business.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
         .with_context(|| format!("the data directory {} cannot be made", config.data_dir.display()))?;
     let key = match OuterKey::credential()? {
         Some(key) => key,

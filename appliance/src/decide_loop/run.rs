@@ -421,7 +421,12 @@ impl<J: Journal, X: Executor> Running<J, X> {
                 }
             }
             for notice in &entry.notices {
-                let span = notice.incident.and_then(|id| self.spans.get(&id));
+                // The last word of an incident is said when it has left the world already.
+                let ended = entry.changes.iter().find_map(|change| match change {
+                    Change::Ended(incident) if Some(incident.host) == notice.host => Some(incident.id),
+                    _ => None,
+                });
+                let span = notice.incident.or(ended).and_then(|id| self.spans.get(&id));
                 span.map_or_else(|| log(notice), |span| span.in_scope(|| log(notice)));
             }
             for change in &entry.changes {

@@ -4,6 +4,7 @@ use super::stages::Stages;
 use crate::store::Entry;
 use crate::store::JournalError;
 use crate::store::reading::{Records, ended};
+use healing::assess::Assessment;
 use healing::event::{Change, Event};
 use healing::evidence::Evidence;
 use healing::id::{HostId, IncidentId};
@@ -169,12 +170,8 @@ impl Chronicle {
                         self.stages.count(chapter);
                     }
                 }
-                Change::Host(host) => {
-                    let chapter = host.incident.and_then(|id| self.chapters.get_mut(&id));
-                    let Some(chapter) = chapter.filter(|chapter| chapter.booted.is_none()) else { continue };
-                    let on = chapter.incident.timings.power_on;
-                    chapter.booted = on.and_then(|on| host.history.boots.iter().copied().find(|boot| *boot > on));
-                }
+                Change::Host(host) => self.see_boot(host.id, &host.assessment, entry.now),
+                Change::Assessed { host, assessment } => self.see_boot(*host, assessment, entry.now),
                 _ => {}
             }
         }
@@ -191,6 +188,18 @@ impl Chronicle {
         if ended > ENDED_MAX {
             let oldest = self.chapters.iter().find(|(_, chapter)| chapter.incident.end.is_some()).map(|(id, _)| *id);
             oldest.and_then(|id| self.chapters.remove(&id));
+        }
+    }
+
+    /// A boot other than the one that fell ill, after it was switched on.
+    fn see_boot(&mut self, host: HostId, seen: &Assessment, now: Now) {
+        let Some(node) = seen.node else { return };
+        let open = |chapter: &&mut Chapter| chapter.incident.host == host && chapter.incident.end.is_none();
+        let Some(chapter) = self.chapters.values_mut().rev().find(open) else { return };
+        let switched_on = chapter.incident.timings.power_on.is_some();
+        let another = chapter.incident.boot_before.is_some_and(|before| before != node.boot);
+        if switched_on && another && chapter.booted.is_none() {
+            chapter.booted = Some(now.elapsed);
         }
     }
 
