@@ -230,7 +230,7 @@ fn read(bytes: &[u8]) -> Result<Rows, String> {
             let line = why.position().map_or(1, csv::Position::line);
             format!("{line}:1: is no row of UTF-8 text")
         })?;
-        let line = record.position().map_or(1, csv::Position::line);
+        let line = record.position().map_or(1, |at| line_at(bytes, at.byte()));
         // Spreadsheets leave rows of nothing but separators behind.
         if record.iter().any(|field| !field.is_empty()) {
             records.push((line, record));
@@ -255,6 +255,15 @@ fn read(bytes: &[u8]) -> Result<Rows, String> {
         }
     }
     Ok(Rows { columns, rows: records.collect() })
+}
+
+/// The line on which a record begins. Its place may be the end of the line before (CRLF), or blank lines.
+fn line_at(bytes: &[u8], byte: u64) -> u64 {
+    let start = usize::try_from(byte).unwrap_or(usize::MAX).min(bytes.len());
+    let (before, rest) = bytes.split_at(start);
+    let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    let newlines = before.iter().chain(ends).filter(|byte| **byte == b'\n').count();
+    newlines as u64 + 1
 }
 
 /// One row as a host; what cannot be is told and left out.

@@ -202,10 +202,12 @@ impl Run {
 
     fn turn(&mut self, prober: &mut Prober, wire: &mut dyn Wire) -> std::io::Result<()> {
         let time = self.setup.time.clone();
-        let wait = time.until(prober.next_at()).min(time.span(SLOT_MS));
+        let began = self.now();
+        let sleeps_ms = prober.next_at().since(began).min(SLOT_MS);
+        let wait = time.span(sleeps_ms);
         // One moment serves all frames of a turn: they arrived in the same ten milliseconds.
         let mut moment = None;
-        let received = wire.receive(wait.max(Duration::ZERO), &mut |frame| {
+        let received = wire.receive(wait, &mut |frame| {
             let at = *moment.get_or_insert_with(|| time.now().elapsed);
             prober.heard(frame, at);
         })?;
@@ -218,8 +220,10 @@ impl Run {
             self.end_looks(told.looks);
             self.setup.signals.stalled(stalled_ms);
         }
-        prober.received(received, now);
+        // It sleeps at least so long before it reads; how much later it read is not known.
+        prober.received(received, began.plus(sleeps_ms), now);
         wire.send(&self.frames, &mut |place| prober.unsent(place))?;
+        prober.left(now, self.now());
         self.hand_over(prober);
         if self.setup.roster.has_changed().unwrap_or(false) || self.setup.attended.has_changed().unwrap_or(false) {
             self.changed(prober);

@@ -123,6 +123,7 @@ fn prober(text: &mut String, segment: usize, tally: &Tally) {
         ("void_misses", tally.void_misses),
         ("foreign", tally.foreign),
         ("lost_frames", tally.lost_frames),
+        ("late_turns", tally.late_turns),
         ("stalls", tally.stalls),
     ];
     if segment == 0 {
