@@ -116,11 +116,8 @@ impl Chronicle {
             self.records = Some(records);
         }
         let mut fresh = Vec::new();
-        loop {
-            let entries = match &mut self.records {
-                Some(records) => records.next().await?,
-                None => break,
-            };
+        while let Some(records) = &mut self.records {
+            let entries = records.next().await?;
             if entries.is_empty() {
                 break;
             }

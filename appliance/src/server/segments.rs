@@ -196,20 +196,21 @@ fn connect(network: &NetworkWatch, roster: watch::Receiver<Arc<Roster>>, near: &
 /// One roster for each segment: a host belongs to the segment whose network has its address, else to the first with a
 /// gateway.
 fn rosters(shapes: &[Shape], book: &Book) -> Result<Vec<Roster>, BadRoster> {
-    let mut all: Vec<(Vec<Target>, Vec<(Mac, HostId)>)> = vec![(Vec::new(), Vec::new()); shapes.len()];
+    let mut targets: Vec<Vec<Target>> = vec![Vec::new(); shapes.len()];
+    let mut cards: Vec<Vec<(Mac, HostId)>> = vec![Vec::new(); shapes.len()];
     let behind = shapes.iter().position(|shape| shape.gateway.is_some());
     for host in book.hosts.values() {
         let entry = &host.entry;
-        let cards: Vec<Mac> = entry.macs.iter().filter_map(|mac| mac.parse().ok()).collect();
+        let own: Vec<Mac> = entry.macs.iter().filter_map(|mac| mac.parse().ok()).collect();
         let Some(address) = entry.address else { continue };
         let attached = shapes.iter().position(|shape| holds(shape.network, address));
-        let reach = match (attached, cards.first()) {
+        let reach = match (attached, own.first()) {
             (Some(_), Some(card)) => Reach::Attached(*card),
             _ => Reach::Routed,
         };
-        let Some((targets, further)) = attached.or(behind).and_then(|place| all.get_mut(place)) else { continue };
-        targets.push(target(HostId(host.id), entry, address, reach));
-        further.extend(cards.into_iter().map(|card| (card, HostId(host.id))));
+        let Some(place) = attached.or(behind) else { continue };
+        targets[place].push(target(HostId(host.id), entry, address, reach));
+        cards[place].extend(own.into_iter().map(|card| (card, HostId(host.id))));
     }
     let point = |shape: &Shape, place: &ReferencePlace| ReferencePoint {
         address: place.address,
@@ -218,7 +219,7 @@ fn rosters(shapes: &[Shape], book: &Book) -> Result<Vec<Roster>, BadRoster> {
     };
     shapes
         .iter()
-        .zip(all)
+        .zip(targets.into_iter().zip(cards))
         .map(|(shape, (targets, cards))| {
             let references = shape.references.iter().map(|place| point(shape, place)).collect();
             Roster::new(targets, cards, shape.gateway, references)

@@ -56,7 +56,7 @@ pub async fn status(State(appliance): State<Arc<Appliance>>) -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "policy": appliance.kind,
-        "observe_only": site.observe_only.as_ref().map(|why| kebab(&format!("{why:?}").split(' ').next().unwrap_or_default().to_owned())),
+        "observe_only": site.observe_only.as_ref().map(|why| kebab(format!("{why:?}").split(' ').next().unwrap_or_default())),
         "paused": site.paused,
         "breaker": site.breaker.as_ref().map(Why::from),
         "power_freeze": site.power_freeze.as_ref().map(Why::from),

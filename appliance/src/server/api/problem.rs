@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 pub struct Problem {
     /// `about:blank` has no page behind it: the code names the kind.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Box<str>,
     /// The status of the answer.
     pub status: u16,
     /// A code in kebab case that stays the same.
-    pub code: String,
+    pub code: Box<str>,
     /// The kind in words.
-    pub title: String,
+    pub title: Box<str>,
     /// What it is here, and the next step.
     pub detail: String,
     /// What is wrong with a declaration, entry by entry.
@@ -29,10 +29,10 @@ impl Problem {
     #[must_use]
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Problem {
         Problem {
-            kind: "about:blank".to_owned(),
+            kind: "about:blank".into(),
             status: status.as_u16(),
-            code: code.to_owned(),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            code: code.into(),
+            title: status.canonical_reason().unwrap_or("Error").into(),
             detail: detail.into(),
             errors: Vec::new(),
         }
