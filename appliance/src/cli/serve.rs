@@ -1,7 +1,8 @@
 //! `rackmedic serve` and `rackmedic lab serve`: the appliance itself.
 
+#[cfg(feature = "lab")]
 use super::Usage;
-use super::output::{Exit, talk};
+use super::output::Exit;
 use super::policy_file;
 use crate::server::api::{self, listen};
 use crate::server::config::{LogForm, Place, ServeConfig, WatchConfig};
@@ -60,8 +61,9 @@ impl Serve {
 
 #[cfg(feature = "lab")]
 mod lab {
-    use super::{Exit, Serve, ServeConfig, block_on, policy_file, run, start_log, talk};
+    use super::{Exit, Serve, ServeConfig, block_on, policy_file, run, start_log};
     use crate::cli::Forbidden;
+    use crate::cli::output::talk;
     use crate::demo::{server as demo_server, story};
     use crate::server::loopback;
     use clap::Subcommand;

@@ -331,11 +331,15 @@ fn check_watch<'a>(
 ) -> Result<WatchConfig, Wrong<'a>> {
     let wrong = |key: &'a str, what: String| Wrong(vec![Step::Key("watch"), Step::Index(index), Step::Key(key)], what);
     let place = watch_place(&watch, base).map_err(|(key, what)| wrong(key, what))?;
-    if let Place::Interface(name) = &place {
-        let same = |other: &WatchConfig| matches!(&other.place, Place::Interface(theirs) if theirs == name);
-        if others.iter().any(same) {
-            return Err(wrong("interface", format!("{name} is watched twice")));
-        }
+    let same = |other: &WatchConfig| match (&other.place, &place) {
+        (Place::Interface(theirs), Place::Interface(ours)) => theirs == ours,
+        #[cfg(feature = "lab")]
+        (Place::Wire(theirs, _), Place::Wire(ours, _)) => theirs == ours,
+        #[cfg(feature = "lab")]
+        _ => false,
+    };
+    if others.iter().any(same) {
+        return Err(wrong("interface", "is watched twice".to_owned()));
     }
     let references = others.iter().map(|other| other.references.len()).sum::<usize>() + watch.references.len();
     if references > crate::watch::target::REFERENCES_MAX {
