@@ -28,9 +28,9 @@ struct RackFile {
 
 /// What `export` prints.
 #[derive(Debug, Deserialize, Serialize)]
-struct Exported {
+pub(super) struct Exported {
     pools: Vec<PoolEntry>,
-    hosts: Vec<HostEntry>,
+    pub(super) hosts: Vec<HostEntry>,
 }
 
 #[derive(Debug, Args)]

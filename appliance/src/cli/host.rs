@@ -6,10 +6,13 @@ use super::output::{Exit, Format, data, json, table};
 use super::socket::{Appliance, SaidNo};
 use super::span::Span;
 use crate::server::api::control::Asked;
-use crate::server::resources::{Applied, BmcEntry, Declaration, DomainEntry, HostEntry, HostGiven, RoleEntry, Wrong};
+use crate::server::resources::{
+    Applied, BmcEntry, Declaration, DomainEntry, EntryKind, HostEntry, HostGiven, RoleEntry, Wrong,
+};
 use clap::{Args, Subcommand};
 use protocol::disk::DiskName;
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// A file of hosts at most.
@@ -90,7 +93,7 @@ pub(super) struct Maintenance {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The first line names the columns: name, pool and, of others, node, cluster, role, serial, uuid, address, mac (several apart by blanks),\nbmc_url, bmc_password_file, bmc_pin, rack, pdu, switch, chassis, disk_serial, disk_wwn, second_port, storage, versions, self.\nComma or semicolon, with or without byte order mark, LF or CRLF. Pools must be declared before (`rackmedic apply`)."
+    after_help = "The first line names the columns: name, pool and, of others, node, cluster, role, serial, uuid, address, mac (several apart by blanks),\nbmc_url, bmc_password_file, bmc_pin, rack, pdu, switch, chassis, disk_serial, disk_wwn, second_port, storage, versions, self.\nA host that is known keeps what has no column here. Comma or semicolon, with or without byte order mark, LF or CRLF. Pools must be declared before (`rackmedic apply`)."
 )]
 pub(super) struct Import {
     /// The file.
@@ -189,9 +192,12 @@ impl Import {
         let bytes = limited(&self.file, FILE_BYTES_MAX)?;
         let Rows { columns, rows } = read(&bytes).map_err(|what| Usage(format!("{}:{what}", self.file.display())))?;
         let base = self.file.parent().unwrap_or(Path::new(""));
+        let known: declare::Exported = self.list.appliance.get("/control/v1/export")?;
+        let known: HashMap<&str, &HostEntry> = known.hosts.iter().map(|host| (host.name.as_str(), host)).collect();
         let (mut hosts, mut wrong) = (Vec::new(), Vec::new());
         for (index, (_, row)) in rows.iter().enumerate() {
-            hosts.push(host(&columns, row, base, index, &mut wrong));
+            let row = Row { columns: &columns, row };
+            hosts.push(host(row, row.get("name").and_then(|name| known.get(name)).copied(), base, index, &mut wrong));
         }
         let refused = |all: &[Wrong]| {
             let lines: Vec<String> = all.iter().map(|one| line(&self.file, &columns, &rows, one)).collect();
@@ -266,74 +272,129 @@ fn line_at(bytes: &[u8], byte: u64) -> u64 {
     newlines as u64 + 1
 }
 
-/// One row as a host; what cannot be is told and left out.
-fn host(columns: &[String], row: &csv::StringRecord, base: &Path, index: usize, wrong: &mut Vec<Wrong>) -> HostGiven {
-    let field = |name: &str| {
-        let place = columns.iter().position(|column| column == name)?;
-        row.get(place).filter(|text| !text.is_empty()).map(str::to_owned)
-    };
-    let mut tell = |field: &str, what: String| {
-        wrong.push(Wrong { kind: crate::server::resources::EntryKind::Host, index, field: field.to_owned(), what });
-    };
-    if row.len() > columns.len() {
-        tell("name", format!("{} fields, but {} columns", row.len(), columns.len()));
+/// One row with the names of its columns.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    columns: &'a [String],
+    row: &'a csv::StringRecord,
+}
+
+impl<'a> Row<'a> {
+    /// A field that is there and says something.
+    fn get(self, name: &str) -> Option<&'a str> {
+        let place = self.columns.iter().position(|column| column == name)?;
+        self.row.get(place).filter(|text| !text.is_empty())
     }
-    let role = match field("role").as_deref() {
-        None | Some("worker") => RoleEntry::Worker,
+
+    /// What the column says, nothing included; without such a column, what is so already.
+    fn or_kept(self, name: &str, kept: Option<String>) -> Option<String> {
+        if self.columns.iter().any(|column| column == name) { self.get(name).map(str::to_owned) } else { kept }
+    }
+
+    /// A list apart by blanks, likewise.
+    fn list_or_kept(self, name: &str, kept: Vec<String>) -> Vec<String> {
+        if !self.columns.iter().any(|column| column == name) {
+            return kept;
+        }
+        self.get(name).map(|text| text.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
+    }
+}
+
+/// One row as a host; what cannot be is told and left out. Of a host that is known, only the columns that are there change.
+fn host(row: Row<'_>, known: Option<&HostEntry>, base: &Path, index: usize, wrong: &mut Vec<Wrong>) -> HostGiven {
+    let mut tell = |field: &str, what: String| {
+        wrong.push(Wrong { kind: EntryKind::Host, index, field: field.to_owned(), what });
+    };
+    if row.row.len() > row.columns.len() {
+        tell("name", format!("{} fields, but {} columns", row.row.len(), row.columns.len()));
+    }
+    let kept = known.cloned();
+    let kept = kept.unwrap_or_else(|| HostEntry {
+        name: String::new(),
+        node: None,
+        cluster: None,
+        pool: String::new(),
+        role: RoleEntry::Worker,
+        serial: None,
+        uuid: None,
+        address: None,
+        macs: Vec::new(),
+        bmc: None,
+        domains: std::collections::BTreeMap::new(),
+        versions: Vec::new(),
+        storage: None,
+        disk: None,
+        outlets: None,
+        second_port: 22,
+        is_self: false,
+    });
+    let has = |name: &str| row.columns.iter().any(|column| column == name);
+    let role = match row.get("role") {
+        None if has("role") => RoleEntry::Worker,
+        None => kept.role,
+        Some("worker") => RoleEntry::Worker,
         Some("control-plane") => RoleEntry::ControlPlane,
         Some("spare") => RoleEntry::Spare,
         Some(_) => {
             tell("role", "is neither worker, control-plane nor spare".to_owned());
-            RoleEntry::Worker
+            kept.role
         }
     };
-    let address = field("address").and_then(|text| match text.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
+    let address = match row.get("address").map(str::parse) {
+        None if has("address") => None,
+        None => kept.address,
+        Some(Ok(address)) => Some(address),
+        Some(Err(_)) => {
             tell("address", "is no IPv4 address".to_owned());
             None
         }
-    });
-    let mut number = |name: &str| {
-        field(name).and_then(|text| match text.parse::<u16>() {
-            Ok(number) => Some(number),
-            Err(_) => {
-                tell(name, "is no number from 0 to 65535".to_owned());
-                None
-            }
-        })
     };
-    let (second_port, storage) = (number("second_port"), number("storage"));
-    let is_self = match field("self").as_deref() {
-        None | Some("no" | "false" | "0") => false,
+    let mut number = |name: &str, kept: Option<u16>| match row.get(name).map(str::parse::<u16>) {
+        None if has(name) => None,
+        None => kept,
+        Some(Ok(number)) => Some(number),
+        Some(Err(_)) => {
+            tell(name, "is no number from 0 to 65535".to_owned());
+            None
+        }
+    };
+    let (second_port, storage) = (number("second_port", Some(kept.second_port)), number("storage", kept.storage));
+    let is_self = match row.get("self") {
+        None => kept.is_self && !has("self"),
+        Some("no" | "false" | "0") => false,
         Some("yes" | "true" | "1") => true,
         Some(_) => {
             tell("self", "is neither yes nor no".to_owned());
-            false
+            kept.is_self
         }
     };
-    let bmc =
-        field("bmc_url").map(|url| BmcEntry { url, password_file: field("bmc_password_file"), pin: field("bmc_pin") });
+    let of_bmc = |of: fn(&BmcEntry) -> Option<String>| kept.bmc.as_ref().and_then(of);
+    let url = row.or_kept("bmc_url", of_bmc(|bmc| Some(bmc.url.clone())));
+    let pin = row.or_kept("bmc_pin", of_bmc(|bmc| bmc.pin.clone()));
+    let password_file = row.get("bmc_password_file").map(str::to_owned);
+    let bmc = url.map(|url| BmcEntry { url, password_file, pin });
     let kinds = [DomainEntry::Rack, DomainEntry::Pdu, DomainEntry::Switch, DomainEntry::Chassis];
-    let disk = DiskName { serial: field("disk_serial"), wwn: field("disk_wwn") };
+    let domain = |kind: DomainEntry| Some((kind, row.or_kept(kind.word(), kept.domains.get(&kind).cloned())?));
+    let disk = DiskName {
+        serial: row.or_kept("disk_serial", kept.disk.as_ref().and_then(|disk| disk.serial.clone())),
+        wwn: row.or_kept("disk_wwn", kept.disk.as_ref().and_then(|disk| disk.wwn.clone())),
+    };
     let entry = HostEntry {
-        name: field("name").unwrap_or_default(),
-        node: field("node"),
-        cluster: field("cluster"),
-        pool: field("pool").unwrap_or_default(),
+        name: row.get("name").unwrap_or_default().to_owned(),
+        node: row.or_kept("node", kept.node),
+        cluster: row.or_kept("cluster", kept.cluster),
+        pool: row.get("pool").unwrap_or_default().to_owned(),
         role,
-        serial: field("serial"),
-        uuid: field("uuid"),
+        serial: row.or_kept("serial", kept.serial),
+        uuid: row.or_kept("uuid", kept.uuid),
         address,
-        macs: field("mac").map(|text| text.split_whitespace().map(str::to_owned).collect()).unwrap_or_default(),
+        macs: row.list_or_kept("mac", kept.macs),
         bmc,
-        domains: kinds.into_iter().filter_map(|kind| Some((kind, field(kind.word())?))).collect(),
-        versions: field("versions")
-            .map(|text| text.split_whitespace().map(str::to_owned).collect())
-            .unwrap_or_default(),
+        domains: kinds.into_iter().filter_map(domain).collect(),
+        versions: row.list_or_kept("versions", kept.versions),
         storage,
         disk: disk.is_given().then_some(disk),
-        outlets: None,
+        outlets: kept.outlets,
         second_port: second_port.unwrap_or(22),
         is_self,
     };

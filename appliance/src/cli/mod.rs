@@ -26,6 +26,7 @@ mod span;
 use crate::boot::config::ConfigError;
 use crate::server::NoServer;
 use crate::server::config::ServeConfigError;
+use crate::server::registrar::NotApplied;
 use crate::store::JournalError;
 use clap::{Parser, Subcommand};
 use output::Exit;
@@ -135,7 +136,14 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         || nothing_there;
     match () {
         () if usage => Exit::Usage,
-        () if error.is::<Forbidden>() || matches!(error.downcast_ref(), Some(NoServer::Policy { .. })) => Exit::Refused,
+        () if error.is::<Forbidden>()
+            || matches!(
+                error.downcast_ref(),
+                Some(NoServer::Policy { .. } | NoServer::Register(NotApplied::Cluster(_)))
+            ) =>
+        {
+            Exit::Refused
+        }
         () => Exit::Failed,
     }
 }

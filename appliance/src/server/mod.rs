@@ -76,7 +76,7 @@ pub enum NoServer {
     #[error(transparent)]
     Segments(#[from] NoSegments),
     /// The register.
-    #[error("the register cannot be told to the decisions: {0}")]
+    #[error("the register cannot be used: {0}")]
     Register(#[from] NotApplied),
     /// The jobs.
     #[error(transparent)]

@@ -13,6 +13,7 @@ use crate::store::register::{Batch, RegisterRows};
 use crate::store::secret::{Sealer, Secret};
 use crate::store::session_keeper::SealedKeeper;
 use bmc::redfish::{Fingerprint, MemoryKeeper, SessionKeeper, Trust};
+use futures_util::stream::{self, StreamExt as _};
 use healing::event::Config;
 use healing::id::{ClusterId, HostId, MachineId};
 use healing::world::host::Link;
@@ -25,6 +26,9 @@ const HOST: &str = "host/";
 const POOL: &str = "pool/";
 const LABEL: &str = "label/";
 const NEXT: &str = "next";
+const CLUSTER: &str = "cluster/";
+/// Hosts told to the loop at the same time: a group of it takes as many.
+const TOLD_AT_ONCE: usize = 256;
 /// Columns of the secrets of a host.
 const BMC_PASSWORD: &str = "bmc-password";
 const OUTLETS_PASSWORD: &str = "outlets-password";
@@ -35,6 +39,9 @@ pub enum NotApplied {
     /// Something in it is wrong: nothing was changed.
     #[error("{} of its entries are wrong: nothing was changed", .0.len())]
     Wrong(Vec<Wrong>),
+    /// The configuration lost a cluster that hosts belong to, or gave its number to another.
+    #[error("{0}; nothing was started, so that no host changes its cluster without a word")]
+    Cluster(String),
     /// There is no such host.
     #[error("there is no host `{0}`: nothing was changed")]
     NoSuchHost(String),
@@ -89,10 +96,11 @@ impl Registrar {
     /// Reads the register, and gives BMCs, outlets and names to those who need them.
     ///
     /// # Errors
-    /// The store, or a row that this version does not understand.
-    pub async fn open(parts: Parts) -> Result<Registrar, JournalError> {
+    /// The store, a row that this version does not understand, or a cluster that is not what it was.
+    pub async fn open(parts: Parts) -> Result<Registrar, NotApplied> {
         let Parts { mut rows, sealer, sessions, ground, outside, names } = parts;
         let book = Arc::new(read(&mut rows).await?);
+        keep_clusters(&mut rows, &book, &ground).await?;
         let registrar = Registrar {
             rows: Mutex::new(rows),
             book: RwLock::new(Arc::clone(&book)),
@@ -135,14 +143,7 @@ impl Registrar {
     /// # Errors
     /// The loop could not take it.
     pub async fn tell_all(&self, inbox: &Inbox) -> Result<(), NotApplied> {
-        let book = self.book();
-        let all = book.configuration(&self.ground).into_iter();
-        // A host that stands as declared is not told again: the journal would grow by a fleet at each start.
-        let fresh = all.filter(|config| match config {
-            Config::Host(host) => inbox.views.host(host.id).is_none_or(|view| !stands(&view.host, host)),
-            _ => true,
-        });
-        tell(inbox, fresh).await
+        tell(inbox, news(self.book().configuration(&self.ground), &[], inbox)).await
     }
 
     /// Takes a declaration, all of it or nothing.
@@ -187,9 +188,7 @@ impl Registrar {
         }
         self.put(&book, !fresh.is_empty());
         let known = before.configuration(&self.ground);
-        let news: Vec<Config> =
-            book.configuration(&self.ground).into_iter().filter(|config| !known.contains(config)).collect();
-        tell(inbox, news.into_iter()).await?;
+        tell(inbox, news(book.configuration(&self.ground), &known, inbox)).await?;
         if let Some(segments) = segments {
             segments.replace(&book).map_err(|why| NotApplied::Refused(why.to_string()))?;
         }
@@ -241,8 +240,8 @@ impl Registrar {
         rows.write(&difference(&before, &book)).await?;
         let book = Arc::new(book);
         self.put(&book, false);
-        let news = book.configuration(&self.ground).into_iter();
-        tell(inbox, news.filter(|config| matches!(config, Config::Host(host) if host.id == id))).await
+        let all = book.configuration(&self.ground).into_iter();
+        tell(inbox, all.filter(|config| matches!(config, Config::Host(host) if host.id == id))).await
     }
 
     /// Says how BMC and record of a host stand to each other.
@@ -326,14 +325,34 @@ fn stands(known: &healing::world::host::Host, declared: &healing::world::host::H
             == (declared.machine, declared.outlets, &declared.disk, declared.marks.is_self)
 }
 
+/// Tells the loop in this order. Hosts come last and do not rest on each other: they are told side by side, so that thousands
+/// share their commits.
 async fn tell(inbox: &Inbox, all: impl Iterator<Item = Config>) -> Result<(), NotApplied> {
-    for config in all {
-        let committed = inbox.submit(Order::Config(config)).await?;
-        if let Some(notice) = committed.notices.iter().find(|notice| notice.explanation.code == "host-refused") {
-            return Err(NotApplied::Refused(notice.explanation.sentence.to_string()));
-        }
+    let (hosts, scopes): (Vec<Config>, Vec<Config>) = all.partition(|config| matches!(config, Config::Host(_)));
+    for config in scopes {
+        inbox.submit(Order::Config(config)).await?;
     }
-    Ok(())
+    let submitted = hosts.into_iter().map(|config| inbox.submit(Order::Config(config)));
+    let mut answers = stream::iter(submitted).buffered(TOLD_AT_ONCE);
+    let mut refused = None;
+    while let Some(committed) = answers.next().await {
+        let notices = committed?.notices;
+        let notice = notices.into_iter().find(|notice| notice.explanation.code == "host-refused");
+        refused = refused.or(notice.map(|notice| notice.explanation.sentence.to_string()));
+    }
+    refused.map_or(Ok(()), |why| Err(NotApplied::Refused(why)))
+}
+
+/// What of a configuration the decisions do not have yet.
+fn news(all: Vec<Config>, before: &[Config], inbox: &Inbox) -> impl Iterator<Item = Config> {
+    let before: Vec<Config> = before.iter().filter(|config| !matches!(config, Config::Host(_))).cloned().collect();
+    let inbox = inbox.clone();
+    all.into_iter().filter(move |config| match config {
+        // A host that stands as declared is not told again: the journal would grow by a fleet each time. One that a kill or a
+        // failing store left untold is.
+        Config::Host(host) => inbox.views.host(host.id).is_none_or(|view| !stands(&view.host, host)),
+        _ => !before.contains(config),
+    })
 }
 
 /// The addresses that are held for a host (rule 60).
@@ -384,6 +403,37 @@ fn changed<T: PartialEq + serde::Serialize>(
     }
     let gone = before.keys().filter(|name| !after.contains_key(*name));
     batch.rows.extend(gone.map(|name| (format!("{begins}{name}"), None)));
+}
+
+/// What people set on a cluster (armed, paused) is kept by its number: a number never goes over to another cluster, and no
+/// host's cluster vanishes.
+async fn keep_clusters(rows: &mut RegisterRows, book: &Book, ground: &Ground) -> Result<(), NotApplied> {
+    let kept: BTreeMap<String, u16> = table(rows, CLUSTER).await?;
+    for (name, id) in &ground.clusters {
+        if let Some(number) = kept.get(name).filter(|number| **number != id.0) {
+            let what =
+                format!("cluster `{name}` has the number {} in the configuration, and had {number} before", id.0);
+            return Err(NotApplied::Cluster(what));
+        }
+        if let Some((other, _)) = kept.iter().find(|(other, number)| **number == id.0 && *other != name) {
+            let what =
+                format!("cluster `{name}` has the number {} in the configuration, which was that of `{other}`", id.0);
+            return Err(NotApplied::Cluster(what));
+        }
+    }
+    let lost = book
+        .hosts
+        .iter()
+        .find(|(_, host)| host.entry.cluster.as_ref().is_some_and(|cluster| !ground.clusters.contains_key(cluster)));
+    if let Some((name, host)) = lost {
+        let cluster = host.entry.cluster.as_deref().unwrap_or_default();
+        return Err(NotApplied::Cluster(format!(
+            "host {name} belongs to cluster `{cluster}`, which the configuration does not have any more"
+        )));
+    }
+    let fresh = ground.clusters.iter().filter(|(name, _)| !kept.contains_key(*name));
+    let rows_new = fresh.map(|(name, id)| (format!("{CLUSTER}{name}"), Some(id.0.to_string()))).collect();
+    Ok(rows.write(&Batch { rows: rows_new, ..Batch::default() }).await?)
 }
 
 async fn read(rows: &mut RegisterRows) -> Result<Book, JournalError> {

@@ -54,6 +54,15 @@ fn what_is_declared_is_shown_exported_and_kept_and_no_password_is_seen_again() {
     rack.folder.write("hosts.csv", &rows.replace(";RM6;", ";RM6-new;"));
     assert!(rack.done(&["host", "import", "hosts.csv"]).contains("host node-3 changed"));
 
+    // What has no column stays.
+    rack.folder.write("short.csv", "name,pool\nnode-3,workers\n");
+    assert_eq!(rack.done(&["host", "import", "short.csv"]), "0 changed, 1 unchanged\n");
+    // Past the appliance nobody presses the buttons of what it holds (rule 60).
+    let hosts = rack.described["hosts"].as_array().unwrap().clone();
+    let url = hosts.iter().map(|host| host["bmc"].as_str().unwrap()).find(|url| url.starts_with("ipmi")).unwrap();
+    let bench = rack.verb(&["bmc", "power", "status", "--url", url, "--password-file", "bmc-password"]);
+    assert_eq!(bench.status.code(), Some(3), "{}", text_of(&bench.stderr));
+
     // A new password is a change; it is seen nowhere.
     let secret = "correct-horse-battery";
     rack.folder.write("bmc-password", secret);
@@ -75,6 +84,21 @@ fn what_is_declared_is_shown_exported_and_kept_and_no_password_is_seen_again() {
         let bytes = if path.is_file() { std::fs::read(&path).unwrap() } else { Vec::new() };
         assert!(!bytes.windows(secret.len()).any(|part| part == secret.as_bytes()), "{}", path.display());
     }
+    // No host changes its cluster because a name or a number did in the configuration.
+    let configured = std::fs::read_to_string(rack.folder.0.join("rackmedic.toml")).unwrap();
+    for (from, to, says) in
+        [("name = 'demo'", "name = 'other'", "which was that of `demo`"), ("id = 1", "id = 2", "and had 1 before")]
+    {
+        rack.folder.write("rackmedic.toml", &configured.replacen(from, to, 1));
+        let refused = crate::rack::binary()
+            .args(["lab", "serve", "--config"])
+            .arg(rack.folder.0.join("rackmedic.toml"))
+            .output()
+            .unwrap();
+        let said = text_of(&refused.stderr);
+        assert!(refused.status.code() == Some(3) && said.contains(says), "{said}");
+    }
+    rack.folder.write("rackmedic.toml", &configured);
     let next = rack.serve(&[]);
     assert_eq!(next.get("/api/v1/hosts").1["items"].as_array().unwrap().len(), 7, "the register outlives a kill");
     assert!(rack.done(&["host", "remove", "spare-1"]).is_empty());

@@ -102,7 +102,7 @@ impl From<NotApplied> for Problem {
         let (status, code) = match &why {
             NotApplied::Wrong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "wrong-entries"),
             NotApplied::NoSuchHost(_) => (StatusCode::NOT_FOUND, "not-found"),
-            NotApplied::Refused(_) => (StatusCode::CONFLICT, "refused"),
+            NotApplied::Refused(_) | NotApplied::Cluster(_) => (StatusCode::CONFLICT, "refused"),
             NotApplied::Store(_) | NotApplied::NotYet(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-committed"),
         };
         let mut problem = Problem::new(status, code, why.to_string());
@@ -118,7 +118,12 @@ pub async fn apply(
     State(appliance): State<Arc<Appliance>>,
     Json(declared): Json<Declaration>,
 ) -> Result<Json<Applied>, Problem> {
-    Ok(Json(appliance.apply(&declared).await?))
+    // In a task of its own: a client that goes away, or an answer that takes too long, must not leave it half done.
+    let applied = tokio::spawn(async move { appliance.apply(&declared).await }).await;
+    let failed = |_| {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "fault", "a fault of ours: see the log, and apply it again")
+    };
+    Ok(Json(applied.map_err(failed)??))
 }
 
 /// `GET /control/v1/export`: everything that was declared, without a secret.
@@ -131,7 +136,10 @@ pub async fn export(State(appliance): State<Arc<Appliance>>) -> Json<Value> {
 
 /// `DELETE /control/v1/hosts/{name}`
 pub async fn remove(State(appliance): State<Arc<Appliance>>, Path(name): Path<String>) -> Result<StatusCode, Problem> {
-    appliance.remove_host(&name).await?;
+    let removed = tokio::spawn(async move { appliance.remove_host(&name).await }).await;
+    let failed =
+        |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "fault", "a fault of ours: see the log, and try again");
+    removed.map_err(failed)??;
     Ok(StatusCode::NO_CONTENT)
 }
 
