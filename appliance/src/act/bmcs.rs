@@ -35,6 +35,10 @@ pub struct Way {
     pub trust: Option<Trust>,
     /// Where its Redfish session is kept.
     pub keeper: Arc<dyn SessionKeeper>,
+    /// Which system, where there are several.
+    pub system: Option<String>,
+    /// What a person says of it.
+    pub facts: Facts,
 }
 
 impl std::fmt::Debug for Way {
@@ -61,10 +65,10 @@ impl Way {
         let options = Options {
             trust,
             patience: Patience { connect: Duration::from_secs(3), answer: Duration::from_secs(10) },
-            system: None,
+            system: self.system.clone(),
             keep_alive: false,
             keeper: self.keeper.clone(),
-            facts: Facts::default(),
+            facts: self.facts.clone(),
         };
         let credential = Credential { user: self.endpoint.user.clone(), password: self.password.clone() };
         Ok(Redfish::new(self.address()?, &self.endpoint.host, credential, options)?)

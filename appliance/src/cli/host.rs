@@ -372,7 +372,9 @@ fn host(row: Row<'_>, known: Option<&HostEntry>, base: &Path, index: usize, wron
     let url = row.or_kept("bmc_url", of_bmc(|bmc| Some(bmc.url.clone())));
     let pin = row.or_kept("bmc_pin", of_bmc(|bmc| bmc.pin.clone()));
     let password_file = row.get("bmc_password_file").map(str::to_owned);
-    let bmc = url.map(|url| BmcEntry { url, password_file, pin });
+    let system = of_bmc(|bmc| bmc.system.clone());
+    let ignore_chassis = kept.bmc.as_ref().is_some_and(|bmc| bmc.ignore_chassis);
+    let bmc = url.map(|url| BmcEntry { url, password_file, pin, system, ignore_chassis });
     let kinds = [DomainEntry::Rack, DomainEntry::Pdu, DomainEntry::Switch, DomainEntry::Chassis];
     let domain = |kind: DomainEntry| Some((kind, row.or_kept(kind.word(), kept.domains.get(&kind).cloned())?));
     let disk = DiskName {

@@ -26,6 +26,10 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Answers that wait in the ring of an interface: a second of 10,000 hosts, each with four.
 const ANSWERS_MAX: usize = 65_536;
 
+/// What is logged unless `RUST_LOG` says otherwise. The Kubernetes client reports each try of its own as an error; that an API
+/// does not answer is said once, by those who watch it.
+const LOG: &str = "info,kube_client=off";
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Hosts and pools are declared with `rackmedic apply`; a new cluster is only observed until `rackmedic arm CLUSTER`.\nStops gracefully on SIGTERM or SIGINT; a heal that is under way goes on after the next start.\nExit codes: 0 stopped by a signal, 1 it could not go on, 2 the command line or a file it names is wrong, 3 a rule forbids it."
@@ -114,7 +118,7 @@ fn block_on(server: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resul
 /// The log goes to standard error: `RUST_LOG` says how much.
 fn start_log(form: LogForm) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second one in this process would be a test's.
     let _ = match form {

@@ -146,7 +146,7 @@ fn entry(host: &HandedHost, pin: &str) -> HostEntry {
         uuid: Some(book::uuid(MachineId(host.identity()))),
         address: Some(host.address),
         macs: vec![host.mac.clone()],
-        bmc: Some(BmcEntry { url: host.bmc.clone(), password_file: None, pin }),
+        bmc: Some(BmcEntry { url: host.bmc.clone(), password_file: None, pin, system: None, ignore_chassis: false }),
         domains: [(DomainEntry::Rack, format!("rack-{}", host.rack))].into(),
         versions: Vec::new(),
         storage: None,

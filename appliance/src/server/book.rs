@@ -427,6 +427,10 @@ fn check_host(
         tell("second_port", "must be another port than the kubelet's, and above 0".to_owned());
     }
     if let Some(bmc) = &host.bmc {
+        let redfish = bmc.url.starts_with("redfish://");
+        if !redfish && (bmc.system.is_some() || bmc.ignore_chassis) {
+            tell("bmc.system", "`system` and `ignore_chassis` belong to redfish://".to_owned());
+        }
         check_device("bmc", &bmc.url, bmc.pin.as_deref(), false, ground, tell);
     }
     if let Some(OutletsEntry { url, pin, links, .. }) = &host.outlets {

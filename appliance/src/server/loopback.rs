@@ -29,9 +29,8 @@ pub fn inside(config: &ServeConfig) -> Result<(), String> {
         ))
     };
     for (index, watch) in config.watches.iter().enumerate() {
-        if let Place::Interface(name) = &watch.place
-            && name != "lo"
-        {
+        // Beyond an interface, be it `lo`, addresses are the kernel's to route; behind a wire there is only what is emulated.
+        if let Place::Interface(name) = &watch.place {
             return outside(format!("watch[{index}].interface"), name);
         }
     }

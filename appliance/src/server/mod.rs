@@ -40,9 +40,10 @@ use healing::command::ClusterCall;
 use healing::event::Config;
 use healing::id::{ClusterId, HostId};
 use healing::policy::{Kind, Limits, Policy};
+use healing::time::Elapsed;
 use healing::world::World;
 use healing::world::host::{Link, Role};
-use healing::world::scope::Cluster as ClusterRecord;
+use healing::world::scope::{Cluster as ClusterRecord, ObserveOnly};
 use install_plans::RegisteredPlans;
 use registrar::{NotApplied, Registrar};
 use resources::{Applied, Declaration};
@@ -188,7 +189,7 @@ impl Appliance {
             return "hosts are being registered".to_owned();
         }
         if let Some(only) = &self.inbox.views.site().observe_only {
-            return format!("the server only observes ({only:?})");
+            return format!("the server only observes: {}", observes(only, self.time.now().elapsed));
         }
         let unfit: Vec<&str> = views
             .iter()
@@ -197,6 +198,25 @@ impl Appliance {
             .map(|view| view.host.name.as_str())
             .collect();
         if unfit.is_empty() { String::new() } else { format!("not linked or not Ready: {}", unfit.join(", ")) }
+    }
+}
+
+/// Why nothing is touched, in words.
+#[must_use]
+pub fn observes(why: &ObserveOnly, now: Elapsed) -> String {
+    let more = |until: &Elapsed| until.since(now).div_ceil(1_000);
+    match why {
+        ObserveOnly::Starting { until } => format!("it looks before it acts, {} s more", more(until)),
+        ObserveOnly::Void { until } => {
+            format!("something did not run, so that all evidence is gathered anew, {} s more", more(until))
+        }
+        ObserveOnly::Store => "the store cannot be written".to_owned(),
+        ObserveOnly::Restored => {
+            "this is a restored backup, until a person lets it act (`rackmedic site act`)".to_owned()
+        }
+        ObserveOnly::Corrupt => "the journal could not be read whole, so no budget is known".to_owned(),
+        ObserveOnly::Standby => "another appliance owns the site".to_owned(),
+        ObserveOnly::Ordered => "a person or the command line ordered so (`rackmedic site act` ends it)".to_owned(),
     }
 }
 

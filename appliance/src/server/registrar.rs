@@ -12,7 +12,7 @@ use crate::store::JournalError;
 use crate::store::register::{Batch, RegisterRows};
 use crate::store::secret::{Sealer, Secret};
 use crate::store::session_keeper::SealedKeeper;
-use bmc::redfish::{Fingerprint, MemoryKeeper, SessionKeeper, Trust};
+use bmc::redfish::{Facts, Fingerprint, MemoryKeeper, SessionKeeper, Trust};
 use futures_util::stream::{self, StreamExt as _};
 use healing::event::Config;
 use healing::id::{ClusterId, HostId, MachineId};
@@ -281,7 +281,10 @@ impl Registrar {
         let password = rows.secret(&row, BMC_PASSWORD).await?;
         match (&host.entry.bmc, password) {
             (Some(bmc), Some(password)) => match self.way(&bmc.url, bmc.pin.as_deref(), &password) {
-                Some(way) => self.outside.bmcs.set(id, way),
+                Some(way) => {
+                    let facts = Facts { chassis_unrelated: bmc.ignore_chassis, ..Facts::default() };
+                    self.outside.bmcs.set(id, Way { system: bmc.system.clone(), facts, ..way });
+                }
                 None => self.outside.bmcs.remove(id),
             },
             _ => self.outside.bmcs.remove(id),
@@ -308,7 +311,14 @@ impl Registrar {
                 Arc::new(MemoryKeeper::default())
             }
         };
-        Some(Way { endpoint, password: opened(password), trust: pin.map(Trust::Pin), keeper })
+        Some(Way {
+            endpoint,
+            password: opened(password),
+            trust: pin.map(Trust::Pin),
+            keeper,
+            system: None,
+            facts: Facts::default(),
+        })
     }
 }
 

@@ -114,6 +114,12 @@ pub struct BmcEntry {
     /// The certificate that is believed, `sha256:HEX`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// Which system behind a Redfish service, where there are several: its link, its `Id` or its UUID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Its chassis keeps its power whatever the system does, and bears no witness (docs/decisions/007).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_chassis: bool,
 }
 
 /// The outlets that feed a host.

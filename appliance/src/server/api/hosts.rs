@@ -3,14 +3,14 @@
 use super::page::{self, Query};
 use super::problem::Problem;
 use crate::decide_loop::{HostView, RunningTime};
-use crate::server::Appliance;
 use crate::server::chronicle::kebab;
 use crate::server::resources::HostEntry;
+use crate::server::{Appliance, observes};
 use axum::Json;
 use axum::extract::{Path, State};
 use healing::explain::Explanation;
 use healing::time::Elapsed;
-use healing::world::host::{Host, Lifecycle};
+use healing::world::host::{Host, Lifecycle, Link};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -66,7 +66,51 @@ pub fn state(view: &HostView) -> &'static str {
     }
 }
 
-fn row(name: &str, entry: &HostEntry, view: Option<&HostView>) -> Row {
+/// Why nothing is done for a host that is not well, where the decisions had no occasion to say so: what holds for the site, its
+/// cluster or its record (rule 56).
+fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
+    if matches!(state(view), "ready" | "spare" | "retired") {
+        return None;
+    }
+    let why = |rule: u8, code: &str, sentence: String| Some(Why { rule: Some(rule), code: code.to_owned(), sentence });
+    let (site, scopes) = (appliance.inbox.views.site(), appliance.inbox.views.scopes());
+    let host = &view.host;
+    let cluster = host.cluster.and_then(|id| scopes.clusters.get(&id));
+    if let Some(only) = &site.observe_only {
+        return why(
+            45,
+            "observe-only",
+            format!("nothing is touched: {}", observes(only, appliance.time.now().elapsed)),
+        );
+    }
+    if site.blind_since.is_some() {
+        return why(4, "blind", "own sight is in doubt: nobody is acted on until it is good again".to_owned());
+    }
+    if site.paused || cluster.is_some_and(|cluster| cluster.paused) || host.marks.paused {
+        return why(49, "paused", "a person paused it (`rackmedic resume` ends it)".to_owned());
+    }
+    if host.marks.maintenance_until.is_some() {
+        return why(50, "maintenance", "it is in maintenance".to_owned());
+    }
+    if let Some(cluster) = cluster.filter(|cluster| !cluster.armed) {
+        return why(
+            52,
+            "not-armed",
+            format!("its cluster is only observed: `rackmedic arm {}` lets it be acted on", cluster.name),
+        );
+    }
+    if host.link != Link::Linked {
+        let sentence =
+            "its BMC and its Node are not shown to be of one machine: both must answer, and agree with the record";
+        return why(29, "not-linked", sentence.to_owned());
+    }
+    if !host.history.seen_healthy {
+        return why(9, "never-ready", "it was never seen Ready here, so nobody knows that it is ill".to_owned());
+    }
+    None
+}
+
+fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostView>) -> Row {
     let (cluster, pool) = (entry.cluster.clone(), entry.pool.clone());
     let Some(view) = view else {
         return Row {
@@ -93,7 +137,7 @@ fn row(name: &str, entry: &HostEntry, view: Option<&HostView>) -> Row {
         cluster,
         pool,
         incident: incident.map(|id| id.0),
-        explanation: view.explanation.as_ref().map(Why::from),
+        explanation: view.explanation.as_ref().map(Why::from).or_else(|| stands_back(appliance, view)),
     }
 }
 
@@ -104,8 +148,11 @@ pub async fn list(State(appliance): State<Arc<Appliance>>, query: Query) -> Resu
     let after = asked.after.clone().unwrap_or_default();
     let rest = book.hosts.iter().filter(|(name, _)| **name > after);
     let view = |id: u32| appliance.inbox.views.host(healing::id::HostId(id));
-    let page =
-        asked.page(rest, |(name, _)| (*name).clone(), |(name, host)| row(name, &host.entry, view(host.id).as_deref()));
+    let page = asked.page(
+        rest,
+        |(name, _)| (*name).clone(),
+        |(name, host)| row(&appliance, name, &host.entry, view(host.id).as_deref()),
+    );
     Ok(Json(page))
 }
 
@@ -133,7 +180,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
     let entry = &host.entry;
     let mut shown = json!({
         "name": name,
-        "summary": row(&name, entry, view.as_deref()),
+        "summary": row(&appliance, &name, entry, view.as_deref()),
         "declared": entry,
     });
     if let Some(view) = view {
