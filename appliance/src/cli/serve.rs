@@ -211,6 +211,9 @@ async fn follow(mut server: Server, manager: Manager) -> anyhow::Result<Exit> {
             Ok(Err(why)) => Err(anyhow::Error::new(why).context("the boot servers ended")),
             Err(_) => Err(anyhow::anyhow!("the boot servers ended by a fault of ours")),
         },
+        Some(what) = server.faults.recv() => {
+            Err(anyhow::anyhow!("{what} ended by a fault of ours: what it looks after would go unseen, so the appliance stops; start it again and report it"))
+        }
         () = manager.feed(pulse, time, stop) => Ok(Exit::Ok),
     };
     tracing::info!("the appliance stops; what is under way goes on after the next start");

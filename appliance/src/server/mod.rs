@@ -49,10 +49,11 @@ use registrar::{NotApplied, Registrar};
 use resources::{Applied, Declaration};
 use segments::{Near, NoSegments, Segment, Segments};
 use serde::{Deserialize, Serialize};
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -229,6 +230,8 @@ pub struct Server {
     pub ended: JoinHandle<Result<(), Ended>>,
     /// Ends when the boot servers do by themselves.
     pub boot_ended: JoinHandle<Result<(), BootServeError>>,
+    /// Names a task that ended by a fault of ours: without it the appliance sees less than it seems to.
+    pub faults: mpsc::Receiver<&'static str>,
     /// Its tasks; what serves people runs among them.
     pub tracker: TaskTracker,
     /// Stops it.
@@ -325,15 +328,17 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
         stop: stop.clone(),
     };
     let _ = outside.clusters.set(Clusters::start(&clusters, &around, &tracker).await?);
-    let attended = attended(inbox.clone(), &tracker, stop.clone());
+    let (tell, faults) = mpsc::channel(1);
+    let keep = Keep { tracker: tracker.clone(), faults: tell };
+    let attended = attended(inbox.clone(), &keep, stop.clone());
     let near = Near { inbox: inbox.clone(), time: time.clone(), attended: attended.clone(), stop: stop.clone() };
     let (segments, networks) = Segments::start(segments, &registrar.book(), &near, &tracker)?;
     let standings = networks.iter().map(|network| network.standings()).collect();
     let _ = outside.networks.set(networks);
-    tracker.spawn(poll_bmcs(Arc::clone(&outside), registrar.bmcs_changed(), standings, near.clone(), pace));
+    keep.run("the BMC watch", poll_bmcs(Arc::clone(&outside), registrar.bmcs_changed(), standings, near.clone(), pace));
     let link = linking::link(Arc::clone(&registrar), Arc::clone(&outside.bmcs), names, inbox.clone(), stop.clone());
-    tracker.spawn(link);
-    let boot_ended = boot_servers(boot, &outside, &registrar, &near, &tracker)?;
+    keep.run("linking", link);
+    let boot_ended = boot_servers(boot, &outside, &registrar, &near, &keep)?;
     let appliance = Arc::new(Appliance {
         inbox,
         time,
@@ -344,8 +349,28 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
         kind,
         segments,
     });
-    tracker.spawn(read_on(Arc::clone(&appliance), stop.clone()));
-    Ok(Server { appliance, ended, boot_ended, tracker, stop })
+    keep.run("the recorder", read_on(Arc::clone(&appliance), stop.clone()));
+    Ok(Server { appliance, ended, boot_ended, faults, tracker, stop })
+}
+
+/// Runs what must not end before the server does.
+#[derive(Debug, Clone)]
+struct Keep {
+    tracker: TaskTracker,
+    faults: mpsc::Sender<&'static str>,
+}
+
+impl Keep {
+    fn run(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let faults = self.faults.clone();
+        let work = tokio::spawn(work);
+        self.tracker.spawn(async move {
+            if work.await.is_err() {
+                // One fault is enough to stop for; a second one has nothing to add.
+                let _ = faults.try_send(name);
+            }
+        });
+    }
 }
 
 /// A cluster of the configuration as the decisions take it; what people and freezes set on it is kept by them.
@@ -370,11 +395,11 @@ fn boot_servers(
     outside: &Arc<Outside>,
     registrar: &Arc<Registrar>,
     near: &Near,
-    tracker: &TaskTracker,
+    keep: &Keep,
 ) -> Result<JoinHandle<Result<(), BootServeError>>, NoServer> {
     let stop = near.stop.clone();
     let Some(config) = boot else {
-        return Ok(tracker.spawn(async move {
+        return Ok(keep.tracker.spawn(async move {
             stop.cancelled().await;
             Ok(())
         }));
@@ -383,21 +408,21 @@ fn boot_servers(
     let installs = Installs::open(&folder, Arc::new(RegisteredPlans(Arc::clone(registrar))))?;
     let _ = outside.installs.set(installs);
     let (following, inbox, ending) = (Arc::clone(outside), near.inbox.clone(), near.stop.clone());
-    tracker.spawn(async move {
+    keep.run("following installs", async move {
         if let Some(installs) = following.installs.get() {
             installs.follow(inbox, ending).await;
         }
     });
-    Ok(tracker.spawn(crate::boot::serve::serve(config, stop, |links| {
+    Ok(keep.tracker.spawn(crate::boot::serve::serve(config, stop, |links| {
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
         tracing::info!(links = names.join(", "), "the boot servers listen; a card without a job meets silence");
     })))
 }
 
 /// Hosts with an incident, for whoever looks at them faster.
-fn attended(inbox: Inbox, tracker: &TaskTracker, stop: CancellationToken) -> watch::Receiver<Arc<Vec<HostId>>> {
+fn attended(inbox: Inbox, keep: &Keep, stop: CancellationToken) -> watch::Receiver<Arc<Vec<HostId>>> {
     let (tell, attended) = watch::channel(Arc::new(Vec::new()));
-    tracker.spawn(async move {
+    keep.run("attention", async move {
         let mut tick = tokio::time::interval(ATTEND);
         loop {
             tokio::select! {

@@ -161,16 +161,22 @@ impl Registrar {
         let plan = before.plan(declared, &self.ground).map_err(NotApplied::Wrong)?;
         let (book, mut applied) = (plan.book, plan.applied);
         let mut batch = difference(&before, &book);
-        let mut fresh = Vec::new();
+        let (mut fresh, mut rewired) = (Vec::new(), Vec::new());
         for given in &declared.hosts {
             let Some(host) = book.hosts.get(&given.entry.name) else { continue };
-            let changed = before.hosts.get(&given.entry.name) != Some(host);
+            let known = before.hosts.get(&given.entry.name);
+            let changed = known != Some(host);
             let secrets = fresh_secrets(&mut rows, host.id, given).await?;
             if !changed && !secrets.is_empty() {
                 applied.unchanged = applied.unchanged.saturating_sub(1);
                 applied.changed.push(Changed { kind: EntryKind::Host, name: given.entry.name.clone(), added: false });
             }
-            if changed || !secrets.is_empty() {
+            // A BMC that stays keeps its session and its one request in flight: a fence may be under way.
+            let wires = |host: &Numbered<HostEntry>| (host.entry.bmc.clone(), host.entry.outlets.clone());
+            if !secrets.is_empty() || known.map(wires) != Some(wires(host)) {
+                rewired.push(host.clone());
+            }
+            if changed {
                 fresh.push(host.clone());
             }
             batch.secrets.extend(secrets);
@@ -183,10 +189,10 @@ impl Registrar {
             rows.write(&batch).await?;
         }
         let book = Arc::new(book);
-        for host in &fresh {
+        for host in &rewired {
             self.give_devices(&mut rows, host).await?;
         }
-        self.put(&book, !fresh.is_empty());
+        self.put(&book, !rewired.is_empty());
         let known = before.configuration(&self.ground);
         tell(inbox, news(book.configuration(&self.ground), &known, inbox)).await?;
         if let Some(segments) = segments {
