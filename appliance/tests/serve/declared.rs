@@ -1,7 +1,10 @@
 //! Hosts are declared all or nothing, errors name their place, and a password goes in and never comes out.
 
-use crate::rack::{Rack, text_of};
+use crate::rack::{Rack, text_of, wait_until};
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 #[test]
 fn what_is_declared_is_shown_exported_and_kept_and_no_password_is_seen_again() {
@@ -213,4 +216,28 @@ fn the_api_is_only_read_answers_to_its_own_names_and_says_what_is_wrong() {
         let said = text_of(&output.stderr);
         assert!(output.status.code() == Some(exit) && said.contains(says), "{arguments:?}: {said}");
     }
+}
+
+#[test]
+fn who_connects_and_says_nothing_keeps_nobody_out_for_long() {
+    let rack = Rack::start("idle");
+    let life = rack.serve(&[]);
+    // More than are served at once; some say nothing, some say it slowly, one says too much.
+    let mut idle: Vec<TcpStream> = (0..160).map(|_| TcpStream::connect(&life.address).unwrap()).collect();
+    for stream in idle.iter_mut().step_by(3) {
+        stream.write_all(b"GET /api/v1/hosts HTT").unwrap();
+    }
+    let _ = idle[1].write_all(&[b'x'; 40_000]);
+    rack.done(&["host", "list"]);
+    wait_until("it answers again", Duration::from_secs(40), || {
+        // One that waits in the kernel's queue is answered once its turn comes.
+        life.get("/healthz").0 == 200
+    });
+    let (status, _) = life.ask(&format!(
+        "GET /api/v1/hosts HTTP/1.1\r\nHost: localhost\r\nX: {}\r\nConnection: close\r\n\r\n",
+        "y".repeat(20_000)
+    ));
+    assert_eq!(status, 431, "a head is at most 16 KiB");
+    drop(idle);
+    assert_eq!(life.get("/readyz").0, 200);
 }
