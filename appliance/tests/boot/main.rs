@@ -31,14 +31,34 @@ fn store() -> Option<&'static Store> {
     STORE.get_or_init(Store::make).as_ref()
 }
 
-/// Beside a server that speaks of booting itself iPXE takes the first whole offer, and whether ours is that one is a race
-/// with the other server, also after OVMF has taken ours: so these run only when they are asked for (`RACKMEDIC_LONG=1`).
-fn install_by_luck(firmware: Firmware) {
-    if std::env::var_os("RACKMEDIC_LONG").is_some() {
-        install(firmware, Beside::DhcpWithBootOptions);
-    } else {
-        eprintln!("not run without RACKMEDIC_LONG=1");
+/// Beside a server that speaks of booting itself iPXE takes the first whole offer: a race, and the next
+/// start of the host is another one. The ladder of methods starts it again as often as here.
+fn install_beside_one_that_speaks_of_booting(firmware: Firmware) {
+    let Some(store) = store() else { return };
+    let beside = Beside::DhcpWithBootOptions;
+    let _place = place();
+    let network = Network::make(beside);
+    let appliance = network.serve(store, firmware);
+    appliance.arm("job", "DISK1", &[]);
+    let mut host = Host::start(&network, firmware, store, &[Disk::empty("DISK1")]);
+    let mut before = 0;
+    for start in 1..=3 {
+        if start > 1 {
+            host.power_cycle(&[0]);
+        }
+        let (installed, flight) = appliance.installed_within("job", Duration::from_secs(60));
+        if !installed {
+            before = flight.count("discover");
+            continue;
+        }
+        host.holds(store);
+        let begun = flight.seconds_of_number("discover", before).expect("a DISCOVER is in the timeline");
+        let hello = flight.seconds_of("hello").expect("hello") - begun;
+        let end = flight.last_seconds() - begun;
+        eprintln!("| {firmware:?} | {beside:?} | {hello:.1} s | {end:.1} s | start {start} |");
+        return;
     }
+    panic!("not installed in three starts:\n{}", appliance.timeline("job"));
 }
 
 /// From the first DISCOVER to hello, and to the end, seconds.
@@ -70,7 +90,7 @@ fn bios_installs_beside_another_dhcp_server() {
 
 #[test]
 fn bios_installs_beside_a_dhcp_server_that_speaks_of_booting() {
-    install_by_luck(Firmware::Bios);
+    install_beside_one_that_speaks_of_booting(Firmware::Bios);
 }
 
 #[test]
@@ -90,7 +110,7 @@ fn uefi_installs_by_pxe_beside_another_dhcp_server() {
 
 #[test]
 fn uefi_installs_by_pxe_beside_a_dhcp_server_that_speaks_of_booting() {
-    install_by_luck(Firmware::UefiPxe);
+    install_beside_one_that_speaks_of_booting(Firmware::UefiPxe);
 }
 
 #[test]
@@ -110,7 +130,7 @@ fn uefi_installs_by_http_beside_another_dhcp_server() {
 
 #[test]
 fn uefi_installs_by_http_beside_a_dhcp_server_that_speaks_of_booting() {
-    install_by_luck(Firmware::UefiHttp);
+    install_beside_one_that_speaks_of_booting(Firmware::UefiHttp);
 }
 
 #[test]

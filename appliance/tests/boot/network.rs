@@ -106,14 +106,17 @@ impl Network {
                     "--port=0",
                     "--interface=up1",
                     "--bind-interfaces",
-                    "--no-ping",
                     "--user=root",
                     "--dhcp-authoritative",
                     "--dhcp-range=10.77.0.100,10.77.0.200,10m",
                     &leases,
                     "--pid-file=",
                 ];
-                if self.beside == Beside::DhcpWithBootOptions {
+                if self.beside == Beside::PlainDhcp {
+                    // Whether it pings first changes nothing for the test but its length.
+                    arguments.push("--no-ping");
+                } else {
+                    // As it is by itself it makes sure that nobody has an address before it offers it.
                     arguments.extend([
                         "--dhcp-option-force=60,PXEClient",
                         "--dhcp-option-force=66,10.77.0.2",
@@ -207,15 +210,17 @@ impl Network {
         appliance
     }
 
-    fn configured(&self, store: &Store, firmware: Firmware) -> Appliance {
+    fn configured(&self, store: &Store, _: Firmware) -> Appliance {
         let config = self.folder.join("boot.toml");
         let (mode, subnet, address) = match self.beside {
             Beside::Nobody => ("server", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n"),
             // A whole offer is wanted there: the card has a reservation outside of the other server's range.
-            Beside::DhcpWithBootOptions if firmware != Firmware::UefiHttp => {
-                ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
-            }
-            Beside::PlainDhcp | Beside::DhcpWithBootOptions => ("proxy", "", ""),
+            Beside::DhcpWithBootOptions => (
+                "proxy",
+                "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n",
+                "address = \"10.77.0.50\"\n",
+            ),
+            Beside::PlainDhcp => ("proxy", "", ""),
             Beside::Relay => (
                 "server",
                 "[[link.subnet]]\nnetwork = \"10.78.0.0/24\"\nrouter = \"10.78.0.1\"\nrelays = [\"10.78.0.1\"]\n",
@@ -379,6 +384,24 @@ impl Appliance {
         serde_json::from_str(&self.boot("show", &[job, "--output", "json"])).unwrap()
     }
 
+    /// Whether a job is installed within this time, and its timeline.
+    pub(crate) fn installed_within(&self, job: &str, patience: Duration) -> (bool, Flight) {
+        let until = Instant::now() + patience;
+        loop {
+            let shown = self.show(job);
+            let installed = shown["state"] == "installed";
+            if installed || Instant::now() > until {
+                return (installed, Flight(shown));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// A job's timeline for a person.
+    pub(crate) fn timeline(&self, job: &str) -> String {
+        self.boot("show", &[job])
+    }
+
     /// Waits until a job is in this state; fails with its timeline when that does not happen.
     pub(crate) fn wait_for(&self, host: &Host, job: &str, state: &str, patience: Duration) -> Flight {
         let until = Instant::now() + patience;
@@ -425,6 +448,11 @@ impl Flight {
     /// When this event was first seen.
     pub(crate) fn seconds_of(&self, event: &str) -> Option<f64> {
         self.moments().find(|(_, moment)| moment["event"] == event).map(|(at, _)| at)
+    }
+
+    /// When this event was seen for the time after so many others.
+    pub(crate) fn seconds_of_number(&self, event: &str, before: usize) -> Option<f64> {
+        self.moments().filter(|(_, moment)| moment["event"] == event).nth(before).map(|(at, _)| at)
     }
 
     /// Seconds from the first DISCOVER to each stage of the install, by the flight recorder.

@@ -184,6 +184,16 @@ impl Link {
         ip(&format!("-n {id}d route add 10.82.0.0/24 via 10.82.1.2"));
         self.kea_in("d", "eth0", "10.82.0.0/24", "10.82.0.100 - 10.82.0.200");
         self.start("b", "dhcrelay", &["-4", "-d", "-i", "eth0", "-i", "up0", "10.82.1.3"], "dhcrelay");
+        // A server listens before it answers, and the first answer through a relay waits for address resolution on both
+        // sides: it is the way as it is afterwards that is under test.
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let report = self.probe(&["--offers-only"]);
+            if report.faults().is_empty() {
+                return;
+            }
+            assert!(Instant::now() < until, "no quick answer through the relay: {report:?}");
+        }
     }
 
     fn asked(&self, more: &[&str]) -> Output {

@@ -340,13 +340,29 @@ impl<T: Tickets> DhcpServer<T> {
             _ => false,
         };
         self.learn(&request, port, outcome.reply.as_ref().map(|(reply, _)| reply));
+        if let Some((reply, destination)) = outcome.reply {
+            self.reply(&request, ticket.is_some(), port, &reply, destination, durable);
+        }
+        // Written down when the answer is under way: beside another server the first offer counts, and a file system that
+        // is busy holds a line up for milliseconds.
         self.note(ticket.as_deref(), now, outcome.events);
-        let Some((reply, destination)) = outcome.reply else { return };
+    }
+
+    /// Sends an answer, or lets it wait for its lease.
+    fn reply(
+        &mut self,
+        request: &Message<'_>,
+        armed: bool,
+        port: Port,
+        reply: &Reply,
+        destination: Destination,
+        durable: bool,
+    ) {
         let (bytes, left_out) = reply.encode(request.max_size());
         if !left_out.is_empty() {
             tracing::warn!(mac = %request.mac, ?left_out, "options did not fit the largest message that the client takes");
         }
-        if ticket.is_some() && reply.kind == MessageType::Offer && request.boot_class().is_some() {
+        if armed && reply.kind == MessageType::Offer && request.boot_class().is_some() {
             if self.offered.len() >= OFFERED {
                 self.offered.clear();
             }

@@ -31,10 +31,11 @@ impl Answer {
     }
 
     /// The answer to everything that may not be given, byte for byte the same whatever the reason: no such name, no
-    /// ticket, expired, another card.
+    /// ticket, expired, another card. The connection is closed with it: shim (15.7) waits for more after a 404 until the
+    /// server closes, and asks for three optional files before its second stage.
     #[must_use]
-    pub fn nothing(keep_alive: bool) -> Self {
-        Self::bare(404, "Not Found", "", keep_alive)
+    pub fn nothing() -> Self {
+        Self::bare(404, "Not Found", "", false)
     }
 
     /// When a method other than GET and HEAD was asked for; said before any name is looked at.

@@ -191,7 +191,7 @@ async fn answer<F: Files>(
     let path = head.path.as_deref();
     let file = path.and_then(|path| files.open(&FileRequest { protocol: Protocol::Http, peer, local, path }));
     let (Some(path), Some(file)) = (path, file) else {
-        let answer = Answer::nothing(head.keep_alive);
+        let answer = Answer::nothing();
         send_bytes(stream, answer.head.as_bytes(), SendFlags::NOSIGNAL, limits, &mut ignored).await?;
         return Ok(answer.keep_alive);
     };

@@ -167,7 +167,7 @@ async fn serve<F: Files>(
     let mut transfer = Transfer::new(content.len() as u64, options, limits.block_bytes, Duration::ZERO);
     let agreed = transfer.agreed();
     note(TransferEvent::Began { from_byte: 0, bytes: content.len() as u64, agreed });
-    let mut sender = Sender::new(&socket, &transfer);
+    let mut sender = Sender::new(&transfer);
     let end = converse(&socket, &mut transfer, &content, &mut sender, began).await;
     note(end);
     Some(())
@@ -265,17 +265,26 @@ fn broken(transfer: &Transfer, error: &io::Error, began: Instant) -> TransferEve
 #[derive(Debug)]
 struct Sender {
     /// Whether the kernel cuts a whole window into its datagrams.
-    cuts: bool,
+    cuts: Cuts,
     /// For a single block: copying it behind its head costs less than a call with two parts.
     one: Vec<u8>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cuts {
+    No,
+    /// From the first window on, and not before: the option holds for the whole socket, and with small blocks the kernel
+    /// would cut the acknowledgement of options, too.
+    FromTheFirstWindow,
+    Yes,
+}
+
 impl Sender {
-    fn new(socket: &UdpSocket, transfer: &Transfer) -> Self {
+    fn new(transfer: &Transfer) -> Self {
         // One block at a time needs no cutting, and a block that fills a packet of its own cannot be cut.
         let length = usize::from(transfer.block_bytes()) + 4;
         let wanted = transfer.window() > 1 && length * 2 <= segments::MOST_BYTES;
-        let cuts = wanted && u16::try_from(length).is_ok_and(|length| segments::cut_into(socket, length).is_ok());
+        let cuts = if wanted { Cuts::FromTheFirstWindow } else { Cuts::No };
         Self { cuts, one: Vec::with_capacity(length) }
     }
 
@@ -285,9 +294,14 @@ impl Sender {
             Send::Options => return socket.send(transfer.options()).await.map(|_| ()),
             Send::Blocks { first, last } => (first, last),
         };
+        if self.cuts == Cuts::FromTheFirstWindow {
+            let length = transfer.block_bytes().checked_add(4);
+            let cut = length.is_some_and(|length| segments::cut_into(socket, length).is_ok());
+            self.cuts = if cut { Cuts::Yes } else { Cuts::No };
+        }
         while first <= last {
             let length = usize::from(transfer.block_bytes()) + 4;
-            let fit = if self.cuts { (segments::MOST_BYTES / length).min(segments::MOST) } else { 1 };
+            let fit = if self.cuts == Cuts::Yes { (segments::MOST_BYTES / length).min(segments::MOST) } else { 1 };
             let until = first.saturating_add(fit as u64 - 1).min(last);
             let sent = if first == until {
                 self.send_one(socket, transfer, content, first).await
@@ -297,9 +311,9 @@ impl Sender {
             match sent {
                 Ok(()) => first = until.saturating_add(1),
                 // A card that computes no checksums cannot cut (EIO), a way with a smaller packet neither (EINVAL).
-                Err(error) if self.cuts && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                Err(error) if self.cuts == Cuts::Yes && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
                     segments::cut_into(socket, 0)?;
-                    self.cuts = false;
+                    self.cuts = Cuts::No;
                 }
                 Err(error) => return Err(error),
             }

@@ -231,8 +231,9 @@ impl Transfer {
             self.learn(now);
             self.next_window(now)
         } else if self.acknowledged < self.quiet_until && now.saturating_sub(self.sent_at) < self.round {
-            // It cannot be an answer to what was just sent again: that is still under way.
-            Step::NOTHING
+            // It cannot be an answer to what was just sent again: that is still under way. But the client counts a whole
+            // window from here, so what is missing of it goes out; nothing that was sent goes out once more.
+            self.rest_of_window()
         } else {
             self.learn_nothing();
             self.again(now)
@@ -266,6 +267,16 @@ impl Transfer {
         let last = self.acknowledged.saturating_add(self.window.into()).min(self.last_block());
         self.sent = last;
         self.sent_at = now;
+        Step::send(Send::Blocks { first, last })
+    }
+
+    fn rest_of_window(&mut self) -> Step {
+        let first = self.sent.saturating_add(1);
+        let last = self.acknowledged.saturating_add(self.window.into()).min(self.last_block());
+        if first > last {
+            return Step::NOTHING;
+        }
+        self.sent = last;
         Step::send(Send::Blocks { first, last })
     }
 
