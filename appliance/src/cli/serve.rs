@@ -162,7 +162,7 @@ async fn run<K: Kind>(
         segments,
         boot: config.boot,
         // The driver of a distribution is plugged in here.
-        rejoin: Arc::new(NobodyJoins),
+        rejoin: NobodyJoins::plugged(),
         pace: Pace::default(),
         loopback_only,
     };

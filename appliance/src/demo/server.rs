@@ -20,7 +20,6 @@ use healing::id::{ClusterId, MachineId};
 use healing::policy::{Lab, Limits, Policy};
 use healing::time::SECOND;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// The one cluster.
@@ -68,7 +67,7 @@ pub async fn start(handover: &Handover, cable: Cable, folder: &Path) -> Result<S
         clusters: vec![cluster(handover)?],
         segments: vec![segment(cable)],
         boot: None,
-        rejoin: Arc::new(NobodyJoins),
+        rejoin: NobodyJoins::plugged(),
         pace: Pace { healthy: Duration::from_secs(15), ..Pace::default() },
         loopback_only: true,
     };

@@ -104,7 +104,7 @@ pub enum NoServer {
 }
 
 /// What a server is started with.
-#[derive(Debug)]
+#[allow(missing_debug_implementations, reason = "it carries a closure")]
 pub struct Setup<K: Kind> {
     /// Where everything is kept.
     pub data_dir: PathBuf,
@@ -123,17 +123,28 @@ pub struct Setup<K: Kind> {
     /// The boot servers.
     pub boot: Option<BootConfig>,
     /// How nodes join again.
-    pub rejoin: Arc<dyn Rejoin>,
+    pub rejoin: JoinsBy,
     /// How often BMCs are looked at.
     pub pace: Pace,
     /// Only BMCs on loopback are taken.
     pub loopback_only: bool,
 }
 
-/// How a node joins again where no driver is configured: not at all. The one place where a driver is plugged in is
-/// [`Setup::rejoin`].
+/// Makes what lets nodes join again out of what the server knows of hosts: their register, and what their Nodes showed. This
+/// is the one place where a driver is plugged in.
+pub type JoinsBy = Box<dyn FnOnce(Arc<Registrar>, Arc<NameTable>) -> Arc<dyn Rejoin> + Send>;
+
+/// How a node joins again where no driver is configured: not at all.
 #[derive(Debug)]
 pub struct NobodyJoins;
+
+impl NobodyJoins {
+    /// For [`Setup::rejoin`].
+    #[must_use]
+    pub fn plugged() -> JoinsBy {
+        Box::new(|_, _| Arc::new(NobodyJoins))
+    }
+}
 
 impl Rejoin for NobodyJoins {
     fn answer<'a>(&'a self, _: kube::Client, _: Joining<'a>, _: ClusterCall) -> Replying<'a> {
@@ -324,7 +335,7 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
         registry: names.clone(),
         signals: inbox.signals.clone(),
         time: time.clone(),
-        rejoin,
+        rejoin: rejoin(Arc::clone(&registrar), Arc::clone(&names)),
         stop: stop.clone(),
     };
     let _ = outside.clusters.set(Clusters::start(&clusters, &around, &tracker).await?);

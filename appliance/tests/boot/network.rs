@@ -215,11 +215,9 @@ impl Network {
         let (mode, subnet, address) = match self.beside {
             Beside::Nobody => ("server", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n"),
             // A whole offer is wanted there: the card has a reservation outside of the other server's range.
-            Beside::DhcpWithBootOptions => (
-                "proxy",
-                "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n",
-                "address = \"10.77.0.50\"\n",
-            ),
+            Beside::DhcpWithBootOptions => {
+                ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
+            }
             Beside::PlainDhcp => ("proxy", "", ""),
             Beside::Relay => (
                 "server",
