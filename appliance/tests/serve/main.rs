@@ -85,6 +85,35 @@ fn a_pause_holds_within_a_second_and_a_resumed_heal_ends_as_any_other() {
 }
 
 #[test]
+fn what_no_bmc_can_prove_a_person_confirms_by_the_serial_and_by_nothing_else() {
+    let mut rack = Rack::start("confirm");
+    let life = rack.well(&[]);
+    rack.ask("break node-3 hang");
+    let phase = |life: &Life| {
+        let id = life.incident("node-3").map_or(0, |incident| incident["id"].as_u64().unwrap());
+        (id, life.get(&format!("/api/v1/incidents/{id}")).1)
+    };
+    wait_until("its off is ordered", HEAL, || phase(&life).1["plan"]["phase"] == "powering-off");
+    // Its BMC dies before anybody could read what became of the off.
+    rack.ask("break node-3 bmc-dead");
+    wait_until("it is unfenced", HEAL, || phase(&life).1["plan"]["phase"] == "unfenced");
+    let (id, incident) = phase(&life);
+    assert!(incident["summary"]["released_s"].is_null() && incident["proof_of_off"].is_null(), "rule 27: {incident}");
+    let number = id.to_string();
+    for wrong in ["RM1", "00000000-0000-0000-0000-000000000001"] {
+        let refused = rack.verb(&["incident", "confirm-off", &number, "--serial", wrong]);
+        let said = rack::text_of(&refused.stderr);
+        assert!(refused.status.code() == Some(3) && said.contains("not this host's"), "{wrong}: {said}");
+    }
+    assert_eq!(phase(&life).1["plan"]["phase"], "unfenced");
+    rack.done(&["incident", "confirm-off", &number, "--serial", "RM6"]);
+    wait_until("its workloads are released", Duration::from_secs(60), || {
+        phase(&life).1["summary"]["released_s"].is_f64()
+    });
+    assert_eq!(phase(&life).1["proof_of_off"]["witness"], "human");
+}
+
+#[test]
 fn who_only_observes_and_whose_cluster_is_not_armed_touch_nobody() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
