@@ -269,24 +269,23 @@ struct KeptPolicy {
 
 const POLICY: &str = "policy";
 
-/// The version of this policy in this data directory. A changed policy is a new version.
-async fn policy_version<K: Kind>(
+/// What the register is to keep of this policy, if it is not what it keeps. A changed policy is a new version.
+async fn fresh_policy<K: Kind>(
     rows: &mut RegisterRows,
     policy: &Policy<K>,
     kind: &'static str,
-) -> Result<(u32, bool), NoServer> {
+) -> Result<Option<KeptPolicy>, NoServer> {
     let kept = rows.rows(POLICY).await?.into_iter().find(|(key, _)| key == POLICY);
-    let kept: Option<KeptPolicy> = kept.and_then(|(_, text)| serde_json::from_str(&text).ok());
+    let parse = |(_, text): (String, String)| serde_json::from_str::<KeptPolicy>(&text);
+    let kept = kept.map(parse).transpose();
+    let kept = kept.map_err(|why| JournalError::Corrupt(format!("the register's row {POLICY}: {why}")))?;
     let version = match kept {
         Some(kept) if kept.kind != kind => return Err(NoServer::Policy { theirs: kept.kind, ours: kind }),
-        Some(kept) if kept.limits == *policy.limits() => return Ok((kept.version, false)),
+        Some(kept) if kept.limits == *policy.limits() => return Ok(None),
         Some(kept) => kept.version + 1,
         None => 1,
     };
-    let kept = KeptPolicy { kind: kind.to_owned(), version, limits: policy.limits().clone() };
-    let text = serde_json::to_string(&kept).map_err(|why| JournalError::Io(why.to_string()))?;
-    rows.write(&Batch { rows: vec![(POLICY.to_owned(), Some(text))], ..Batch::default() }).await?;
-    Ok((version, true))
+    Ok(Some(KeptPolicy { kind: kind.to_owned(), version, limits: policy.limits().clone() }))
 }
 
 /// Starts a server.
@@ -297,8 +296,8 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
     let Setup { data_dir, key, policy, kind, observe_only, clusters, segments, boot, rejoin, pace, loopback_only } =
         setup;
     let journal = SqliteJournal::open(&data_dir, &key, World::new(&policy)).await?;
-    let mut rows = journal.register().await?;
-    let (version, new_policy) = policy_version(&mut rows, &policy, kind).await?;
+    let (rows, mut policy_rows) = (journal.register().await?, journal.register().await?);
+    let fresh_policy = fresh_policy(&mut policy_rows, &policy, kind).await?;
     let ground = Ground {
         clusters: clusters.iter().map(|cluster| (cluster.name.clone(), cluster.id())).collect(),
         networks: segments.iter().map(|segment| segment.network).collect(),
@@ -323,10 +322,14 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
     // Set once, here: no step runs before.
     let _ = outside.time.set(time.clone());
     driver.use_time(time.clone());
-    if new_policy {
-        let limits = Box::new(policy.limits().clone());
-        inbox.submit(Order::Config(Config::Policy { limits, version })).await?;
+    if let Some(fresh) = fresh_policy {
+        // First to the decisions: a kill before it is kept tells it once more, never not at all.
+        let limits = Box::new(fresh.limits.clone());
+        inbox.submit(Order::Config(Config::Policy { limits, version: fresh.version })).await?;
+        let text = serde_json::to_string(&fresh).map_err(|why| JournalError::Io(why.to_string()))?;
+        policy_rows.write(&Batch { rows: vec![(POLICY.to_owned(), Some(text))], ..Batch::default() }).await?;
     }
+    drop(policy_rows);
     for cluster in &clusters {
         inbox.submit(Order::Config(Config::Cluster(Box::new(record(cluster))))).await?;
     }
