@@ -5,6 +5,7 @@ use protocol::disk::DiskName;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use zeroize::Zeroize as _;
 
 /// What a pool lets us do without asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -222,6 +223,14 @@ pub struct HostGiven {
     /// The password of its outlets' unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outlets_password: Option<String>,
+}
+
+/// They are wiped once they are sealed, or sent.
+impl Drop for HostGiven {
+    fn drop(&mut self) {
+        self.bmc_password.zeroize();
+        self.outlets_password.zeroize();
+    }
 }
 
 /// The secrets are left out.
