@@ -37,6 +37,10 @@ pub struct Reply {
     pub relay: Option<Vec<u8>>,
 }
 
+/// A relay's option is one option (RFC 3046 section 2.0). One that is put together of several (RFC 3396) is no relay's, and
+/// echoing it would make the message larger than any client takes.
+const LONGEST_RELAY_BYTES: usize = 255;
+
 impl Reply {
     /// The bytes for a client that takes messages of at most `max_size` bytes (option 57, with IP and UDP heads).
     /// Options that do not fit are left out from the end; the second value says which.
@@ -63,12 +67,13 @@ impl Reply {
         }
         bytes.extend_from_slice(&COOKIE);
         options::write(&mut bytes, code::MESSAGE_TYPE, &[self.kind as u8]);
-        let mut tail = Vec::new();
-        if let Some(relay) = &self.relay {
-            options::write(&mut tail, code::RELAY, relay);
+        let (mut tail, mut left_out) = (Vec::new(), Vec::new());
+        match &self.relay {
+            Some(relay) if relay.len() <= LONGEST_RELAY_BYTES => options::write(&mut tail, code::RELAY, relay),
+            Some(_) => left_out.push(code::RELAY),
+            None => {}
         }
         tail.push(255);
-        let mut left_out = Vec::new();
         for (code, value) in &self.options {
             let before = bytes.len();
             options::write(&mut bytes, *code, value);
@@ -102,6 +107,15 @@ mod tests {
             options: vec![(code::SERVER, vec![10, 0, 0, 1])],
             relay: Some(vec![1, 2, 7, 7]),
         }
+    }
+
+    #[test]
+    fn a_relays_option_that_no_message_holds_is_left_out() {
+        let (bytes, left_out) = Reply { relay: Some(vec![1; 255]), ..reply() }.encode(576);
+        assert!(left_out.is_empty() && bytes.len() <= 548, "{} bytes", bytes.len());
+        let (bytes, left_out) = Reply { relay: Some(vec![1; 600]), ..reply() }.encode(576);
+        assert_eq!(left_out, [code::RELAY]);
+        assert!(bytes.len() <= 548 && Message::read(&bytes).unwrap().options.get(code::RELAY).is_none());
     }
 
     #[test]
