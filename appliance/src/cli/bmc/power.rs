@@ -123,7 +123,15 @@ fn status(power: Power, output: Format) -> anyhow::Result<()> {
 pub(in crate::cli) async fn cycle_for_boot(client: &mut dyn Controller) -> anyhow::Result<()> {
     let limit = Duration::from_millis(Limits::default().effect_ms);
     let mut order = Order::new(PowerCommand::Off);
-    let mut last = first(client).await?.main.power;
+    // Minutes may lie between this and the last word with the BMC: a session has idled out, or it is busy. Reading again
+    // costs nothing, and without a reading nothing is sent.
+    let Some(seen) = first_patiently(client).await? else {
+        anyhow::bail!(
+            "the BMC did not tell its power within {} s; nothing was switched. Is it overloaded, or restarting?",
+            FIRST_READING.as_secs()
+        );
+    };
+    let mut last = seen.main.power;
     let end = Instant::now() + limit;
     while last != Power::Off && Instant::now() < end {
         order.send_if_due(client, end).await?;
@@ -221,6 +229,18 @@ async fn first(client: &mut dyn Controller) -> anyhow::Result<Readings> {
             "the BMC did not tell its power within {} s; nothing was sent. Is it overloaded, or restarting?",
             FIRST_READING.as_secs()
         ),
+    }
+}
+
+/// The first reading, asked for again and again until its time is over.
+async fn first_patiently(client: &mut dyn Controller) -> anyhow::Result<Option<Readings>> {
+    let end = Instant::now() + FIRST_READING;
+    loop {
+        let seen = read(client, end).await?;
+        if seen.is_some() || Instant::now() >= end {
+            return Ok(seen);
+        }
+        tokio::time::sleep(READ_EVERY).await;
     }
 }
 
