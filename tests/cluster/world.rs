@@ -234,6 +234,7 @@ pub(crate) fn target(name: &str, id: u32) -> Target {
         found_off: false,
         network: healing::assess::NetworkState::Silent,
         outlets_off: false,
+        on_left: None,
         boot_before: None,
         disk: None,
         spare_machine: None,

@@ -136,6 +136,9 @@ pub struct Target {
     pub network: NetworkState,
     /// Its outlets are off by us: they are the witness of its Off, and are switched on before its power.
     pub outlets_off: bool,
+    /// When an on of ours may have left that no executor reads back any more (rule 44).
+    #[serde(default)]
+    pub on_left: Option<Elapsed>,
     /// The boot that the Node ran when it fell ill.
     pub boot_before: Option<BootId>,
     /// The disk that may be written.

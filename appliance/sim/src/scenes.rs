@@ -352,6 +352,15 @@ pub const SCENES: &[Scene] = &[
         ..PLAIN
     },
     Scene {
+        name: "a BMC that accepts an off and does nothing",
+        rule: 27,
+        play: |s| {
+            s.fault(BEGIN, Fault::BmcIgnoresPower, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
         name: "a storage host while its system is short of copies",
         rule: 28,
         hours: 2,

@@ -83,6 +83,15 @@ fn a_host_that_dies_with_its_bmc_is_released_by_nobody() {
 }
 
 #[test]
+fn a_bmc_that_accepts_an_off_and_does_nothing_gets_one_and_its_host_stays_unfenced() {
+    let scene = SCENES.iter().find(|s| s.name == "a BMC that accepts an off and does nothing").expect("a scene");
+    let (simulation, text) = story(scene);
+    let incident = simulation.stats().incidents.iter().rev().find(|i| i.host.0 == 6).expect("an incident");
+    assert_eq!((incident.end, text.matches("force-off ordered").count()), (None, 1), "{text}");
+    assert!(!text.contains("proven off") && text.contains("force-off was accepted without effect"), "{text}");
+}
+
+#[test]
 fn swapped_cables_cost_no_healthy_host_its_power() {
     assert_eq!(offs_of(29), 0);
 }

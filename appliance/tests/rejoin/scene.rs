@@ -498,6 +498,7 @@ fn target(host: HostId) -> Target {
         found_off: false,
         network: healing::assess::NetworkState::Silent,
         outlets_off: false,
+        on_left: None,
         boot_before: None,
         disk: None,
         spare_machine: None,

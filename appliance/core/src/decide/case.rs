@@ -359,6 +359,7 @@ impl<'a, R: Rules> Case<'a, R> {
             found_off: self.incident.as_ref().is_some_and(|i| i.fence.found_off),
             network: self.host.assessment.network,
             outlets_off: self.incident.as_ref().is_some_and(|i| i.fence.outlets_off),
+            on_left: self.incident.as_ref().and_then(|i| i.fence.our_on),
             boot_before: self.incident.as_ref().and_then(|i| i.boot_before),
             disk: self.host.disk.clone(),
             spare_machine: spare,

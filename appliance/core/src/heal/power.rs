@@ -577,6 +577,12 @@ fn denied<R: Rules>(case: &mut Case<'_, R>) -> bool {
 pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
     let off = readings.iter().any(|r| r.power == Power::Off);
     let on = readings.last().is_some_and(|r| r.power == Power::On);
+    if on && case.incident.as_ref().is_some_and(|i| i.fence.off_ignored) && case.enforces(27) {
+        // It took our off and did nothing: one more is no proof either. What is read On is not held off by us.
+        case.host.held_off = None;
+        unfence(case, "force-off was accepted without effect");
+        return;
+    }
     if on {
         if let Some(incident) = &mut case.incident {
             incident.fence.off_at = None;

@@ -108,6 +108,7 @@ fn powered_on<R: Rules>(case: &mut Case<'_, R>) {
     incident.booted_at = Some(now);
     incident.fence.outlets_off = false;
     incident.fence.our_off = None;
+    incident.fence.our_on = None;
     if let Some(reservation) = &mut incident.reservation {
         reservation.read_on = true;
     }
@@ -289,7 +290,12 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
                 Explanation::refusal(31, "foreign-power", "somebody else changed its power: looked at again"),
             );
         }
-        Failure::NoEffect => power::no_bmc(case, "force-off was accepted without effect"),
+        Failure::NoEffect => {
+            if let Some(incident) = &mut case.incident {
+                incident.fence.off_ignored = true;
+            }
+            power::no_bmc(case, "force-off was accepted without effect");
+        }
         Failure::BmcRefused => power::no_proof(case, "its BMC refuses our credential"),
         _ if sent && !readings.is_empty() => power::readings(case, readings, None),
         _ => power::no_bmc(case, "its BMC did not answer"),

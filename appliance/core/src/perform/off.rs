@@ -54,6 +54,7 @@ pub(super) struct Off {
     sends: u8,
     sent: Option<Elapsed>,
     last_send: Option<Elapsed>,
+    accepted: bool,
     first_off: Option<Elapsed>,
     probed: Option<Elapsed>,
 }
@@ -67,6 +68,7 @@ impl Off {
             sends: 0,
             sent: None,
             last_send: None,
+            accepted: false,
             first_off: None,
             probed: None,
         }
@@ -150,6 +152,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             if matches!(reply, Reply::BmcTrouble(BmcTrouble::Refused)) {
                 return failed(Failure::BmcRefused, &off.readings, true);
             }
+            off.accepted |= *reply == Reply::Ok;
             return NextCall::WaitUntil(now.elapsed.plus(POLL_MS));
         }
         (Asked::Power, Observation::Reply(Reply::Power(reading))) => {
@@ -166,7 +169,8 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
             ) {
                 return next;
             }
-            let may_send = off.way == Way::Command && reading.power == Power::On;
+            // What was accepted is read back until its deadline and not sent again (rule 30).
+            let may_send = off.way == Way::Command && reading.power == Power::On && !off.accepted;
             if may_send {
                 if enforces_29 && !right_machine(reading.identity, machine) {
                     return failed(Failure::BmcSilent, &off.readings, sent);

@@ -33,6 +33,7 @@ fn target() -> Target {
         linked: true,
         found_off: false,
         outlets_off: false,
+        on_left: None,
         network: crate::assess::NetworkState::Silent,
         boot_before: None,
         disk: None,
@@ -228,15 +229,13 @@ fn another_machine_is_sent_nothing() {
     assert!(matches!(result, StepResult::Failed { why: Failure::WrongMachine, sent: false, .. }), "{result:?}");
 }
 
-#[test]
-fn accepted_without_effect_has_failed_and_was_sent_three_times_at_most() {
-    let on = Reply::Power(reading(0, MACHINE, Power::On));
-    let mut step = run(Intent::ForceOff { found_off: false }, 100 * SECOND);
-    let (mut at, mut sent) = (100 * SECOND, 0);
+/// Plays a power step against a BMC whose power never changes; gives when each write left, the result and when it came.
+fn play_deaf(mut step: StepRun<Enforced>, power: Power, accepts: Reply) -> (Vec<Millis>, StepResult, Millis) {
+    let (mut at, mut writes) = (100 * SECOND, Vec::new());
     let mut next = perform(&mut step, &Observation::Begin, now(at));
-    let result = loop {
+    loop {
         next = match next {
-            NextCall::Done(result) => break result,
+            NextCall::Done(result) => return (writes, result, at),
             NextCall::WaitUntil(until) => {
                 at = at.max(until.0);
                 perform(&mut step, &Observation::Timer, now(at))
@@ -244,20 +243,54 @@ fn accepted_without_effect_has_failed_and_was_sent_three_times_at_most() {
             NextCall::Call(call) => {
                 at += 300;
                 let reply = match call {
-                    Call::Bmc(_, BmcCall::ForceOff) => {
-                        sent += 1;
-                        Reply::Ok
+                    Call::Bmc(_, BmcCall::ForceOff | BmcCall::PowerOn) => {
+                        writes.push(at);
+                        accepts
                     }
                     Call::Bmc(_, BmcCall::ReadStage) => Reply::Stage(BootStage::OsRunning),
                     Call::Probe => Reply::Probed { icmp: false, tcp: false },
-                    _ => on,
+                    _ => Reply::Power(reading(at, MACHINE, power)),
                 };
                 perform(&mut step, &Observation::Reply(reply), now(at))
             }
         };
-    };
+    }
+}
+
+#[test]
+fn what_is_accepted_without_effect_is_read_back_until_its_deadline_and_sent_once() {
+    for (intent, power) in
+        [(Intent::ForceOff { found_off: false }, Power::On), (Intent::PowerOn { alarm: false }, Power::Off)]
+    {
+        let (writes, result, ended) = play_deaf(run(intent, 100 * SECOND), power, Reply::Ok);
+        assert!(matches!(result, StepResult::Failed { why: Failure::NoEffect, sent: true, .. }), "{result:?}");
+        assert_eq!(writes.len(), 1, "{intent:?}: {writes:?}");
+        assert!(ended >= 160 * SECOND, "{intent:?}: given up after {} ms", ended - 100 * SECOND);
+    }
+}
+
+#[test]
+fn a_write_whose_reply_is_lost_is_sent_again_and_three_times_at_most() {
+    for (intent, power) in
+        [(Intent::ForceOff { found_off: false }, Power::On), (Intent::PowerOn { alarm: false }, Power::Off)]
+    {
+        let lost = Reply::BmcTrouble(BmcTrouble::Silent);
+        let (writes, result, _) = play_deaf(run(intent, 100 * SECOND), power, lost);
+        assert!(matches!(result, StepResult::Failed { why: Failure::NoEffect, sent: true, .. }), "{result:?}");
+        assert_eq!(writes.len(), 3, "{intent:?}: {writes:?}");
+    }
+}
+
+#[test]
+fn an_on_of_a_lost_executor_is_read_back_until_its_deadline_before_another() {
+    let target = Target { on_left: Some(Elapsed(95 * SECOND)), ..target() };
+    let intent = Intent::PowerOn { alarm: false };
+    let command = Command::new(StepId(1), IncidentId(1), target, intent, Warrant::Free).unwrap();
+    let step = StepRun::new(Enforced, command, now(100 * SECOND));
+    let (writes, result, ended) = play_deaf(step, Power::Off, Reply::Ok);
     assert!(matches!(result, StepResult::Failed { why: Failure::NoEffect, sent: true, .. }), "{result:?}");
-    assert!((1..=3).contains(&sent), "{sent}");
+    assert!(writes.len() == 1 && writes.iter().all(|at| *at >= 155 * SECOND), "{writes:?}");
+    assert!(ended >= writes.iter().max().unwrap() + 59 * SECOND, "its own on has its own time: {ended}");
 }
 
 #[test]

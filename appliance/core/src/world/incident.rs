@@ -268,6 +268,13 @@ pub struct Fence {
     /// if the power was read On in between. Kept until we switch it on.
     #[serde(default)]
     pub our_off: Option<Elapsed>,
+    /// When an on of ours left, or may have left, whose executor was lost: it is not followed by another before its time
+    /// to take effect is over (rules 30, 44).
+    #[serde(default)]
+    pub our_on: Option<Elapsed>,
+    /// The BMC took an off and the host stayed on: another off is no proof either, a person is asked (rules 27, 30).
+    #[serde(default)]
+    pub off_ignored: bool,
     /// We switched its outlets off and have not switched them on again.
     #[serde(default)]
     pub outlets_off: bool,
@@ -284,8 +291,10 @@ pub struct Fence {
 impl Incident {
     /// The executor of the running step is lost: what it was to send may have been sent.
     pub fn executor_lost(&mut self, now: Elapsed) {
-        if let Some(Running { intent: Intent::ForceOff { found_off: false }, .. }) = self.running.take() {
-            self.fence.off_left(now);
+        match self.running.take().map(|running| running.intent) {
+            Some(Intent::ForceOff { found_off: false }) => self.fence.off_left(now),
+            Some(Intent::PowerOn { .. }) => self.fence.our_on = Some(now),
+            _ => {}
         }
     }
 }
@@ -294,12 +303,13 @@ impl Fence {
     /// What was sent cannot be recalled: remembers that an off of ours left, or may have.
     pub fn off_left(&mut self, at: Elapsed) {
         self.our_off = self.our_off.max(Some(at));
+        self.our_on = None;
     }
 
     /// A new fence of the same incident: what was sent to the machine stays known.
     #[must_use]
     pub fn anew(&self) -> Fence {
-        Fence { outlets_off: self.outlets_off, our_off: self.our_off, ..Fence::default() }
+        Fence { outlets_off: self.outlets_off, our_off: self.our_off, our_on: self.our_on, ..Fence::default() }
     }
 }
 
