@@ -5,7 +5,7 @@
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use std::fs;
-use std::io::Write as _;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -145,6 +145,61 @@ fn what_is_cut_or_of_another_kind_is_refused_and_leaves_nothing() {
     let left = fs::read_dir(bench.folder.join("store/images/disk")).unwrap().flatten();
     let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != ".lock").collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// A disk whose rest is zeros for ever: what a bomb is made of.
+fn bomb(name: &str, gib: u64, packer: &mut dyn Write) {
+    packer.write_all(&disk()).unwrap();
+    let zeros = vec![0; 16 << 20];
+    for _ in 0..gib * 64 {
+        packer.write_all(&zeros).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn a_small_file_that_unpacks_to_no_end_is_refused_and_costs_neither_memory_nor_the_disk() {
+    let bench = Bench::new("bomb");
+    // Given two files of a few MiB that unpack to more than a GiB
+    let mut gz = GzEncoder::new(Vec::new(), Compression::fast());
+    bomb("gz", 1, &mut gz);
+    let mut zst = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    bomb("zst", 1, &mut zst);
+    let gz = bench.file("bomb.raw.gz", &gz.finish().unwrap());
+    let zst = bench.file("bomb.raw.zst", &zst.finish().unwrap());
+    for (file, stored) in [(&gz, "zstd"), (&zst, "zstd"), (&zst, "raw")] {
+        let bytes = fs::metadata(file).unwrap().len();
+        assert!(bytes < 12 << 20, "{bytes}");
+        // When it is imported where no disk has more than one
+        let key = bench.folder.join("key");
+        let given = ["import", file.to_str().unwrap(), "--name", "disk", "--image-version", "1", "--firmware", "bios"];
+        let more = ["--largest-gib", "1", "--stored", stored, "--key", key.to_str().unwrap()];
+        let mut child =
+            bench.command(&[&given[..], &more].concat()).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let mut peak = 0;
+        while child.try_wait().unwrap().is_none() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let output = child.wait_with_output().unwrap();
+        // Then it is refused by its name, with little memory, and nothing of it is left
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let words = said(&output);
+        assert!(words.contains("unpacks to more than 1 GiB") && words.contains("--largest-gib"), "{words}");
+        assert!((1..200 << 10).contains(&peak), "{peak} KiB of memory");
+        let left = fs::read_dir(bench.folder.join("store/images/disk")).unwrap().flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).filter(|name| name != ".lock").collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+    // And a file that is too large as it lies there is not even read
+    let sparse = fs::File::create(bench.folder.join("large.raw")).unwrap();
+    sparse.set_len(2 << 30).unwrap();
+    let begun = std::time::Instant::now();
+    let output = bench.import(&bench.folder.join("large.raw"), "1", &["--largest-gib", "1"]);
+    assert!(said(&output).contains("has more than 1 GiB"), "{}", said(&output));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[test]

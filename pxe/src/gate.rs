@@ -141,11 +141,14 @@ pub enum Stage {
     Hello,
     /// The image's chunk table and content.
     Image,
+    /// The image for its virtual drive, which holds loader, script, kernel and initramfs.
+    Media,
 }
 
 impl Stage {
     /// All stages.
-    pub const ALL: [Self; 6] = [Self::Options, Self::Loader, Self::Script, Self::Kernel, Self::Hello, Self::Image];
+    pub const ALL: [Self; 7] =
+        [Self::Options, Self::Loader, Self::Script, Self::Kernel, Self::Hello, Self::Image, Self::Media];
 }
 
 /// What a machine that passed is to boot.
@@ -170,6 +173,9 @@ pub enum Refusal {
     /// The ticket is for another job.
     #[error("the ticket is for another job")]
     OtherJob,
+    /// Not this host's BMC asks for the image of its virtual drive.
+    #[error("the image for the virtual drive is for the BMC of this host alone, and another address asked for it")]
+    OtherReader,
     /// No hello came in 30 minutes.
     #[error("the ticket has expired: no hello came within 30 minutes")]
     Expired,
@@ -222,15 +228,17 @@ pub fn may_boot(ticket: Option<&Ticket>, mac: Mac, job: &Name, stage: Stage, now
     }
     ticket.alive(now)?;
     match (ticket.phase, stage) {
-        (Phase::Armed, Stage::Options | Stage::Loader | Stage::Script | Stage::Kernel | Stage::Hello) => {
-            Ok(Target::Installer)
-        }
+        (
+            Phase::Armed,
+            Stage::Options | Stage::Loader | Stage::Script | Stage::Kernel | Stage::Hello | Stage::Media,
+        ) => Ok(Target::Installer),
         // A repeated hello of the same boot is answered again: its answer may have been lost.
         (Phase::Installing { .. }, Stage::Hello | Stage::Image) => Ok(Target::Installer),
         (Phase::Installed { .. }, Stage::Options | Stage::Loader | Stage::Script) => Ok(Target::LocalDisk),
         (Phase::Armed, Stage::Image)
-        | (Phase::Installing { .. }, Stage::Options | Stage::Loader | Stage::Script | Stage::Kernel)
-        | (Phase::Installed { .. }, Stage::Kernel | Stage::Hello | Stage::Image) => Err(Refusal::Phase),
+        // A drive shows what was read of it already; from hello on the installer is in memory and reads no drive.
+        | (Phase::Installing { .. }, Stage::Options | Stage::Loader | Stage::Script | Stage::Kernel | Stage::Media)
+        | (Phase::Installed { .. }, Stage::Kernel | Stage::Hello | Stage::Image | Stage::Media) => Err(Refusal::Phase),
     }
 }
 

@@ -9,6 +9,7 @@ pub mod dhcp;
 pub mod files;
 pub mod gate;
 pub mod http;
+pub mod interface_mtu;
 pub mod mac;
 pub mod peers;
 pub mod probe;

@@ -37,14 +37,13 @@ impl Peers {
         }
     }
 
-    /// Whether this card may be the one that speaks from this address. The neighbour table of the kernel has the last
-    /// word where it has one; a host behind a relay is in no such table. An address of which nothing is known is believed:
-    /// after a restart of the appliance nothing is.
+    /// The card that speaks from this address, as far as is known. The neighbour table of the kernel has the last word where
+    /// it has one; a host behind a router is in no such table.
     #[must_use]
-    pub fn may_be(&self, address: Ipv4Addr, mac: Mac) -> bool {
+    pub fn card(&self, address: Ipv4Addr) -> Option<Mac> {
         let table = std::fs::read_to_string("/proc/net/arp").unwrap_or_default();
         let learnt = || self.0.lock().unwrap_or_else(PoisonError::into_inner).cards.get(&address).copied();
-        neighbour(&table, address).or_else(learnt).is_none_or(|known| known == mac)
+        neighbour(&table, address).or_else(learnt)
     }
 }
 
@@ -75,12 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn a_neighbour_with_a_learnt_address_is_not_believed() {
+    fn what_was_learnt_last_is_known() {
         let (peers, address) = (Peers::default(), Ipv4Addr::new(203, 0, 113, 9));
         let (mine, other) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
-        assert!(peers.may_be(address, mine), "nothing is known yet");
+        assert_eq!(peers.card(address), None, "nothing is known yet");
         peers.learn(address, mine);
-        assert!(peers.may_be(address, mine));
-        assert!(!peers.may_be(address, other));
+        assert_eq!(peers.card(address), Some(mine));
+        peers.learn(address, other);
+        assert_eq!(peers.card(address), Some(other), "the newest word counts");
     }
 }

@@ -1,16 +1,35 @@
 //! IPv6 router advertisements (RFC 4861): a host that boots asks for routers, and iPXE goes on only when it is answered
 //! or gives up after some 13 seconds. It is told that there are none: a router lifetime of zero, and no prefix.
 
+use crate::gate::{self, Now, Stage, Ticket};
 use crate::mac::Mac;
+use protocol::name::Name;
 use std::net::Ipv6Addr;
 
 const SOLICITATION: u8 = 133;
 const ADVERTISEMENT: u8 = 134;
 const ICMPV6: u8 = 58;
 
+/// Who asks for routers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Its card.
+    pub mac: Mac,
+    /// Its address; unspecified, when it has none yet.
+    pub address: Ipv6Addr,
+}
+
+/// What is said to a host that asks, through our card `ours`, and for which job: nothing without a ticket that lets it boot.
+#[must_use]
+pub fn answer(ours: Mac, asked: Asked, ticket: Option<&Ticket>, now: Now) -> Option<(Name, Vec<u8>)> {
+    let ticket = ticket?;
+    gate::may_boot(Some(ticket), asked.mac, &ticket.job, Stage::Options, now).ok()?;
+    Some((ticket.job.clone(), no_router((ours, link_local(ours)), (asked.mac, asked.address))))
+}
+
 /// Reads a router solicitation: who asks, from which address.
 #[must_use]
-pub fn solicitation(frame: &[u8]) -> Option<(Mac, Ipv6Addr)> {
+pub fn solicitation(frame: &[u8]) -> Option<Asked> {
     let from = Mac(*frame.get(6..12)?.first_chunk()?);
     let packet = frame.get(14..)?;
     let head = packet.first_chunk::<40>()?;
@@ -21,7 +40,7 @@ pub fn solicitation(frame: &[u8]) -> Option<(Mac, Ipv6Addr)> {
         return None;
     }
     let source: [u8; 16] = *head.get(8..24)?.first_chunk()?;
-    Some((from, source.into()))
+    Some(Asked { mac: from, address: source.into() })
 }
 
 /// "There is no router here", to one host. A host that asked without an address is answered at all-nodes, but in a frame

@@ -145,6 +145,24 @@ struct InstallerGrub<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "boot/media-isolinux.cfg")]
+struct MediaIsolinux<'a> {
+    host: Option<HostAddress>,
+    job: &'a Name,
+    mac: Mac,
+    arguments: &'a InstallerArguments,
+}
+
+#[derive(Template)]
+#[template(path = "boot/media-grub.cfg")]
+struct MediaGrub<'a> {
+    host: Option<HostAddress>,
+    job: &'a Name,
+    mac: Mac,
+    arguments: &'a InstallerArguments,
+}
+
+#[derive(Template)]
 #[template(path = "boot/local.ipxe")]
 struct LocalIpxe<'a> {
     job: &'a Name,
@@ -214,6 +232,35 @@ impl Installer {
     }
 }
 
+/// What starts the installer from a CD, where kernel and initramfs lie beside it and no network has been spoken to yet.
+#[derive(Clone, Debug)]
+pub struct MediaInstaller {
+    /// What the kernel is told.
+    pub arguments: InstallerArguments,
+    /// The host's address, where it is known. Without it the installer asks for one by DHCP.
+    pub host: Option<HostAddress>,
+}
+
+impl MediaInstaller {
+    /// For isolinux, which a BIOS starts.
+    ///
+    /// # Errors
+    /// When the template fails.
+    pub fn isolinux(&self) -> Result<String, ScriptError> {
+        let Self { arguments, host } = self;
+        Ok(MediaIsolinux { host: *host, job: &arguments.job, mac: arguments.mac, arguments }.render()?)
+    }
+
+    /// For GRUB, which UEFI starts through shim.
+    ///
+    /// # Errors
+    /// When the template fails.
+    pub fn grub(&self) -> Result<String, ScriptError> {
+        let Self { arguments, host } = self;
+        Ok(MediaGrub { host: *host, job: &arguments.job, mac: arguments.mac, arguments }.render()?)
+    }
+}
+
 /// The script that starts a host from its disk.
 ///
 /// # Errors
@@ -272,6 +319,9 @@ mod tests {
             installer("heal-7", [0x52, 0x54, 0, 0x77, 0, 1], [10, 77, 0, 1], 8080, [0xab; 16], "console=ttyS0");
         insta::assert_snapshot!("installer.ipxe", script.ipxe().unwrap());
         insta::assert_snapshot!("grub.cfg", script.grub(host([10, 77, 0, 50])).unwrap());
+        let media = |host| MediaInstaller { arguments: script.arguments.clone(), host };
+        insta::assert_snapshot!("media-grub.cfg", media(Some(host([10, 77, 0, 50]))).grub().unwrap());
+        insta::assert_snapshot!("media-isolinux.cfg", media(None).isolinux().unwrap());
         let job = "heal-7".parse().unwrap();
         insta::assert_snapshot!("local.ipxe", local(&job, LocalBoot::Usual).unwrap());
         insta::assert_snapshot!("refused.ipxe", refused(&job, "three times in a minute").unwrap());
@@ -308,7 +358,14 @@ mod tests {
             prop_assume!(more.parse::<KernelArguments>().is_ok());
             let plain = installer("x", [2, 0, 0, 0, 0, 1], [10, 0, 0, 1], 80, [0; 16], "");
             let script = installer(&job, mac, address, port, random, &more);
-            for (odd, plain) in [(script.ipxe().unwrap(), plain.ipxe().unwrap()), (script.grub(host(address)).unwrap(), plain.grub(host([10, 0, 0, 2])).unwrap())] {
+            let media = |of: &Installer, address| MediaInstaller { arguments: of.arguments.clone(), host: Some(host(address)) };
+            let (odd_media, plain_media) = (media(&script, address), media(&plain, [10, 0, 0, 2]));
+            for (odd, plain) in [
+                (script.ipxe().unwrap(), plain.ipxe().unwrap()),
+                (script.grub(host(address)).unwrap(), plain.grub(host([10, 0, 0, 2])).unwrap()),
+                (odd_media.grub().unwrap(), plain_media.grub().unwrap()),
+                (odd_media.isolinux().unwrap(), plain_media.isolinux().unwrap()),
+            ] {
                 prop_assert!(odd.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "a control byte");
                 prop_assert_eq!(odd.lines().count(), plain.lines().count());
                 for (odd, plain) in odd.lines().zip(plain.lines()) {

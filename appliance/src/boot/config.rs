@@ -1,6 +1,11 @@
 //! The configuration of the boot servers (`boot.toml`). An error names the file, the line and the key.
 
 use super::job::HostWays;
+use crate::rejoin::alone::PlanOfAll;
+use crate::rejoin::credential::Lifetime;
+use crate::rejoin::driver::{Driver, DriverFile, Preset};
+use crate::rejoin::first_boot::OptionValue;
+use crate::rejoin::names::Endpoint;
 use protocol::name::Name;
 use protocol::signature::PublicKey;
 use pxe::dhcp::decide::LONGEST_LEASE;
@@ -9,8 +14,8 @@ use pxe::gate::{FirstLoader, ProxyStyle};
 use pxe::mac::Mac;
 use pxe::script::{KernelArguments, LocalBoot};
 use serde::Deserialize;
-use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,10 +59,33 @@ struct File {
     trusted_keys: Vec<String>,
     #[serde(default)]
     kernel_arguments: String,
+    media: Option<MediaFile>,
+    join: Option<JoinFile>,
     #[serde(default, rename = "link")]
     links: Vec<LinkFile>,
     #[serde(default, rename = "host")]
     hosts: Vec<HostFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MediaFile {
+    address: Ipv4Addr,
+    #[serde(default = "default_http")]
+    port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JoinFile {
+    kubeconfig: PathBuf,
+    preset: Option<Preset>,
+    driver: Option<PathBuf>,
+    endpoint: Option<Endpoint>,
+    #[serde(default)]
+    slow: bool,
+    #[serde(default)]
+    options: BTreeMap<String, OptionValue>,
 }
 
 #[derive(Deserialize)]
@@ -124,6 +152,27 @@ pub struct LinkConfig {
     pub installer_port: u16,
 }
 
+/// The cluster that hosts join, and how.
+#[derive(Clone)]
+pub struct JoinConfig {
+    /// How its API is reached.
+    pub kubeconfig: PathBuf,
+    /// What its distribution wants.
+    pub driver: Driver,
+    /// What is the same for all hosts.
+    pub plan: PlanOfAll,
+}
+
+/// Its options may be secrets.
+impl std::fmt::Debug for JoinConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinConfig")
+            .field("kubeconfig", &self.kubeconfig)
+            .field("driver", &self.driver.name)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The whole configuration.
 #[derive(Clone, Debug)]
 pub struct BootConfig {
@@ -137,6 +186,10 @@ pub struct BootConfig {
     pub trusted_keys: Vec<PublicKey>,
     /// Further arguments for the installer's kernel.
     pub kernel_arguments: KernelArguments,
+    /// Where BMCs fetch images for virtual drives; `None`: where hosts fetch theirs.
+    pub media: Option<SocketAddrV4>,
+    /// The cluster that hosts join.
+    pub join: Option<JoinConfig>,
     /// The interfaces.
     pub links: Vec<LinkConfig>,
     /// What is special about some hosts.
@@ -153,7 +206,11 @@ impl BootConfig {
             std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let file: File = toml::from_str(&text)
             .map_err(|e| ConfigError::Syntax { path: path.to_owned(), message: e.to_string().trim_end().to_owned() })?;
-        check(file).map_err(|(key, what)| ConfigError::Content { path: path.to_owned(), key, what })
+        check(file, path.parent().unwrap_or(Path::new("."))).map_err(|(key, what)| ConfigError::Content {
+            path: path.to_owned(),
+            key,
+            what,
+        })
     }
 }
 
@@ -163,7 +220,7 @@ fn wrong(key: impl Into<String>, what: impl ToString) -> Wrong {
     (key.into(), what.to_string())
 }
 
-fn check(file: File) -> Result<BootConfig, Wrong> {
+fn check(file: File, base: &Path) -> Result<BootConfig, Wrong> {
     let trusted_keys = file.trusted_keys.iter().enumerate();
     let trusted_keys = trusted_keys
         .map(|(index, text)| text.parse().map_err(|e| wrong(format!("trusted_keys[{index}]"), e)))
@@ -191,9 +248,33 @@ fn check(file: File) -> Result<BootConfig, Wrong> {
         boot_set: file.boot_set.parse().map_err(|e| wrong("boot_set", e))?,
         trusted_keys,
         kernel_arguments: file.kernel_arguments.parse().map_err(|e| wrong("kernel_arguments", e))?,
+        join: file.join.map(|join| check_join(join, base)).transpose()?,
+        media: file.media.map(|media| SocketAddrV4::new(media.address, media.port)),
         links,
         ways,
     })
+}
+
+fn check_join(join: JoinFile, base: &Path) -> Result<JoinConfig, Wrong> {
+    let driver = match (join.preset, join.driver) {
+        (Some(preset), None) => preset.driver().map_err(|e| wrong("join.preset", e))?,
+        (None, Some(place)) => {
+            let place = base.join(place);
+            let failed = |what: String| wrong("join.driver", format!("{}: {what}", place.display()));
+            let text = std::fs::read_to_string(&place).map_err(|e| failed(e.to_string()))?;
+            let file: DriverFile = toml::from_str(&text).map_err(|e| failed(e.to_string().trim_end().to_owned()))?;
+            file.driver(place.parent().unwrap_or(base)).map_err(|e| failed(e.to_string()))?
+        }
+        _ => {
+            return Err(wrong(
+                "join.preset",
+                "write either `preset` (kubeadm, k3s, rke2, talos) or `driver`, its file",
+            ));
+        }
+    };
+    let lifetime = if join.slow { Lifetime::SLOW } else { Lifetime::USUAL };
+    let plan = PlanOfAll { endpoint: join.endpoint, options: join.options, lifetime };
+    Ok(JoinConfig { kubeconfig: base.join(join.kubeconfig), driver, plan })
 }
 
 type Hosts = (HashMap<Mac, HostWays>, HashMap<Mac, Reservation>);
@@ -359,6 +440,10 @@ address = "10.77.0.50"
             ("rackmedic-key-1:", "key:", "trusted_keys[0]"),
             ("boot_set = \"1\"", "boot_set = \"../1\"", "boot_set"),
             ("boot_set = \"1\"", "boot_set = \"1\"\nkernel_arguments = \"a;b\"", "kernel_arguments"),
+            ("[[link]]", "[join]\nkubeconfig = \"k\"\n[[link]]", "join.preset: write either"),
+            ("[[link]]", "[join]\nkubeconfig = \"k\"\ndriver = \"none.toml\"\n[[link]]", "join.driver"),
+            ("[[link]]", "[join]\nkubeconfig = \"k\"\npreset = \"kops\"\n[[link]]", "unknown variant"),
+            ("[[link]]", "[media]\naddress = \"x\"\n[[link]]", "line 6"),
         ] {
             let text = good();
             assert!(text.contains(from), "{from}");

@@ -1,12 +1,14 @@
 //! One property over all routes to a host: without a ticket that lives, nothing is sent. DHCP on 67, ProxyDHCP on 67, PXE's
-//! port 4011, TFTP, HTTP and the installer's hello, asked with what real firmware sends. In server mode a card with a
+//! port 4011, IPv6's router advertisements, TFTP, HTTP, the image for the virtual drive and the installer's hello, asked with
+//! what real firmware sends. In server mode a card with a
 //! reservation is still given its address, and no word of booting.
 
 use super::clock;
 use super::identity::Identity;
 use super::installer_api::{GivenFiles, InstallerApi};
-use super::job::{Job, State, Task, VERSION};
+use super::job::{Job, MediaFor, State, Task, VERSION};
 use super::jobs::Jobs;
+use super::media;
 use super::shelf::{Memory, Ports, Shelf};
 use super::stock::ServedSet;
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use pxe::gate::{Now, Tickets as _, Token};
 use pxe::mac::Mac;
 use pxe::peers::Peers;
 use pxe::recorder::Recorder;
+use pxe::router;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
@@ -33,10 +36,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 79, 1, 1);
-/// Outside of every network of this machine: no neighbour table knows it.
+/// Behind a router, in a network that the configuration names: no neighbour table knows it.
 const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 50);
 const TOKEN: [u8; 16] = [0xab; 16];
+const MEDIA_TOKEN: [u8; 16] = [0xbc; 16];
 const NONCE: [u8; 16] = [0xcd; 16];
+/// Who may read the image for the virtual drive.
+const BMC: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Captured from firmware; see pxe/tests/golden.rs.
 const PACKETS: [&str; 7] = [
     "seabios-ipxe.discover",
@@ -115,8 +121,11 @@ fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
                 mode: WriteMode::Plain,
                 foreign_data_approved: false,
                 first_boot: Vec::new(),
+                join: None,
+                media: Some(MediaFor { reader: BMC, appliance: OURS }),
             },
             token: Token::new(TOKEN).as_str().to_owned(),
+            media_token: Token::new(MEDIA_TOKEN).as_str().to_owned(),
             nonce: Token::new(NONCE).as_str().to_owned(),
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
             opened: Now { elapsed: now.elapsed - age, wall },
@@ -130,10 +139,13 @@ fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
         ("snponly-arm64.efi", Role::IpxeUefi, Arch::Aarch64),
         ("vmlinuz", Role::Kernel, Arch::X86_64),
         ("installer.cpio", Role::Initrd, Arch::X86_64),
+        ("isolinux.bin", Role::Isolinux, Arch::X86_64),
+        ("ldlinux.c32", Role::IsolinuxLibrary, Arch::X86_64),
+        ("efi.img", Role::EfiImage, Arch::X86_64),
     ];
     let files: BTreeMap<_, _> = files
         .into_iter()
-        .map(|(name, role, arch)| (name.parse().unwrap(), (Bytes::from_static(b"bytes"), Sha256([3; 32]), role, arch)))
+        .map(|(name, role, arch)| (name.parse().unwrap(), (Bytes::from_static(&[7; 100]), Sha256([3; 32]), role, arch)))
         .collect();
     let shelf = Shelf {
         jobs: Arc::new(Jobs::open(&jobs, HashMap::new()).unwrap()),
@@ -144,7 +156,17 @@ fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
         trusted: Vec::new(),
         kernel_arguments: "".parse().unwrap(),
         identity: Identity::open(&folder).unwrap(),
-        ports: HashMap::from([(OURS, Ports { http: 8080, installer: 8443, networks: vec![(OURS, 24, None)] })]),
+        ports: HashMap::from([(
+            OURS,
+            Ports {
+                http: 8080,
+                installer: 8443,
+                prefix: 24,
+                networks: vec![(OURS, 24, None), (Ipv4Addr::new(203, 0, 113, 0), 24, None)],
+            },
+        )]),
+        reserved: HashMap::new(),
+        scratch: folder.clone(),
         memory: Memory::default(),
     };
     Lab { folder, shelf: Arc::new(shelf) }
@@ -191,8 +213,33 @@ impl Lab {
     }
 
     fn file(&self, protocol: Protocol, token: [u8; 16], name: &str) -> bool {
+        self.file_for(protocol, token, name, HOST)
+    }
+
+    fn file_for(&self, protocol: Protocol, token: [u8; 16], name: &str, peer: Ipv4Addr) -> bool {
         let path = format!("t/{}/{name}", Token::new(token).as_str());
-        let (peer, local) = (SocketAddr::from((HOST, 2000)), SocketAddr::from((OURS, 8080)));
+        let (peer, local) = (SocketAddr::from((peer, 2000)), SocketAddr::from((OURS, 8080)));
+        self.shelf.open(&FileRequest { protocol, peer, local, path: &path }).is_some()
+    }
+
+    /// What is sent to a card that asks for IPv6 routers, in the frame of a real solicitation (RFC 4861 section 4.1).
+    fn advertisement(&self, card: Mac) -> Option<Vec<u8>> {
+        let mut frame = [[0x33, 0x33, 0, 0, 0, 2], card.0].concat();
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255]);
+        frame.extend(router::link_local(card).octets());
+        frame.extend("ff02::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+        frame.extend([133, 0, 0x7b, 0xb8, 0, 0, 0, 0]);
+        let asked = router::solicitation(&frame).expect("a question for routers");
+        assert_eq!(asked.mac, card);
+        let jobs = &self.shelf.jobs;
+        let answered = router::answer(Mac([2, 0, 0, 0, 0, 1]), asked, jobs.of_mac(card).as_deref(), jobs.now());
+        answered.map(|(_, frame)| frame)
+    }
+
+    /// Whether this address is given the image for the virtual drive.
+    fn media(&self, protocol: Protocol, token: [u8; 16], peer: Ipv4Addr) -> bool {
+        let path = format!("t/{}/{}", Token::new(token).as_str(), media::FILE_NAME);
+        let (peer, local) = (SocketAddr::from((peer, 2000)), SocketAddr::from((OURS, 8080)));
         self.shelf.open(&FileRequest { protocol, peer, local, path: &path }).is_some()
     }
 
@@ -275,6 +322,12 @@ proptest! {
                 }
             }
         }
+        // A question for IPv6 routers is answered to who may boot, and to nobody else.
+        let advertised = lab.advertisement(card);
+        prop_assert_eq!(advertised.is_some(), own, "a router advertisement");
+        if let Some(frame) = advertised {
+            prop_assert_eq!(&frame[..6], &card.0, "to one card");
+        }
         // A file is given to who has the token and speaks from the ticket's card; nothing is known of this address.
         for protocol in [Protocol::Tftp, Protocol::Http] {
             for name in NAMES {
@@ -288,12 +341,33 @@ proptest! {
                 prop_assert!(lab.file(protocol, TOKEN, "undionly.kpxe"), "a host that may boot is given its loader");
             }
         }
+        // Of neither of these anything is known: one would be in the neighbour table, the other is in no network of ours.
+        for stranger in [Ipv4Addr::new(10, 79, 1, 77), Ipv4Addr::new(198, 51, 100, 7)] {
+            for protocol in [Protocol::Tftp, Protocol::Http] {
+                let given = NAMES.iter().any(|name| lab.file_for(protocol, TOKEN, name, stranger));
+                prop_assert!(!given, "{stranger} is given a file");
+            }
+        }
         // Learnt from DHCP: this address is another card's. Then the token alone opens nothing.
         lab.shelf.peers.learn(HOST, Mac([2, 0, 0, 0, 0, 77]));
         for protocol in [Protocol::Tftp, Protocol::Http] {
             prop_assert!(!NAMES.iter().any(|name| lab.file(protocol, TOKEN, name)), "a neighbour is given a file");
         }
         lab.shelf.peers.learn(HOST, mac);
+        // The image for the virtual drive: to the BMC that the job names, by HTTP, until hello, and to nobody else.
+        let armed = booting && matches!(place, Where::Armed);
+        prop_assert_eq!(lab.media(Protocol::Http, MEDIA_TOKEN, BMC), armed, "the BMC");
+        for (protocol, token, peer, who) in [
+            (Protocol::Tftp, MEDIA_TOKEN, BMC, "the BMC by TFTP"),
+            (Protocol::Http, MEDIA_TOKEN, HOST, "the host, with the BMC's token"),
+            (Protocol::Http, TOKEN, BMC, "the BMC, with the host's token"),
+            (Protocol::Http, [0xee; 16], BMC, "the BMC, with a token that nobody was given"),
+        ] {
+            prop_assert!(!lab.media(protocol, token, peer), "{who} is given the image");
+        }
+        for name in NAMES {
+            prop_assert!(!lab.file_for(Protocol::Http, MEDIA_TOKEN, name, BMC), "the BMC's token opens {name}");
+        }
         let hello = lab.hello(mac);
         let welcome = right && match place {
             Where::Armed => age_s < 1800,

@@ -355,7 +355,7 @@ impl InstallerApi {
 
     fn is_card(&self, peer: SocketAddr, ticket: &gate::Ticket) -> bool {
         match peer.ip() {
-            IpAddr::V4(address) => self.shelf.peers.may_be(address, ticket.mac),
+            IpAddr::V4(address) => self.shelf.may_be(address, ticket.mac),
             IpAddr::V6(_) => false,
         }
     }

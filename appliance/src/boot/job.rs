@@ -3,6 +3,7 @@
 //! The record is written before what depends on it is said to anybody. It is the once-only record of rule 38: an order to
 //! write a disk goes out only after the state that says so is on our disk.
 
+use crate::rejoin::names::NodeName;
 use protocol::digest::Sha256;
 use protocol::disk::DiskName;
 use protocol::install::{Failure, FirstBootFile, InstallStage, WriteMode};
@@ -11,6 +12,7 @@ use pxe::gate::{FirstLoader, Now, Phase, ProxyStyle, Ticket, Token};
 use pxe::mac::Mac;
 use pxe::script::LocalBoot;
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// The `version` of a record that this code writes, and the only one it reads.
@@ -35,6 +37,22 @@ pub struct Task {
     /// The files of the first boot.
     #[serde(default)]
     pub first_boot: Vec<FirstBootFile>,
+    /// The name under which its host joins the cluster of the boot servers; `None`: it joins nothing by us.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<NodeName>,
+    /// Who may read an image for a virtual drive that starts the installer; `None`: there is no such image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<MediaFor>,
+}
+
+/// For whom the image of a virtual drive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MediaFor {
+    /// The only address that may read it: the BMC's.
+    pub reader: Ipv4Addr,
+    /// Our address as the host itself reaches it: where its installer says hello.
+    pub appliance: Ipv4Addr,
 }
 
 /// Where a job is.
@@ -78,6 +96,9 @@ pub struct Job {
     pub task: Task,
     /// In the path of its files. A secret.
     pub token: String,
+    /// In the path of the image for its virtual drive, and nowhere else: a BMC shows and logs the URL. A secret.
+    #[serde(default)]
+    pub media_token: String,
     /// Burnt by the first hello. A secret.
     pub nonce: String,
     /// Which boot of this machine `opened` counts from: `/proc/sys/kernel/random/boot_id`.

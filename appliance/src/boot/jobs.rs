@@ -154,6 +154,7 @@ impl Jobs {
             name: name.clone(),
             task,
             token: Token::new(random()?).as_str().to_owned(),
+            media_token: Token::new(random()?).as_str().to_owned(),
             nonce: Token::new(random()?).as_str().to_owned(),
             boot_id: self.boot_id.clone(),
             opened: clock::now(),
@@ -219,6 +220,14 @@ impl Jobs {
     pub fn ticket(&self, name: &Name) -> Option<Ticket> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.jobs.get(name).and_then(|held| self.ticket_of(held))
+    }
+
+    /// The job for whose virtual drive this token is, with its ticket.
+    #[must_use]
+    pub fn of_media(&self, token: &Token) -> Option<(Job, Ticket)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let held = known.jobs.values().find(|held| held.job.media_token == token.as_str())?;
+        Some((held.job.clone(), self.ticket_of(held)?))
     }
 
     fn ticket_of(&self, held: &Held) -> Option<Ticket> {

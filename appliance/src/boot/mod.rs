@@ -14,6 +14,7 @@ pub mod job;
 pub mod jobs;
 pub mod ladder;
 pub mod logbook;
+pub mod media;
 pub mod serve;
 pub mod shelf;
 pub mod stock;

@@ -1,6 +1,6 @@
 //! The boot servers together: DHCP, TFTP and HTTP on each link, the installer's HTTPS, and the job files.
 
-use super::config::{BootConfig, LinkConfig};
+use super::config::{BootConfig, JoinConfig, LinkConfig};
 use super::identity::{Identity, IdentityError};
 use super::installer_api::{FirstBootSource, GivenFiles, InstallerApi};
 use super::job::State;
@@ -9,6 +9,10 @@ use super::logbook::Logbook;
 use super::shelf::{Memory, Ports, Shelf};
 use super::stock::{ServedSet, StockError};
 use super::{clock, dhcp_thread};
+use crate::cluster::client::{Access, ClientError};
+use crate::rejoin::alone::{Alone, JoiningHost, JoiningHosts, Planned};
+use crate::rejoin::cluster::{Cluster, ClusterError};
+use crate::rejoin::source::JoinFiles;
 use protocol::install::{Failure, FailureCode, InstallStage};
 use protocol::name::Name;
 use pxe::dhcp::decide::{Answerer, Loaders};
@@ -16,6 +20,8 @@ use pxe::dhcp::lease_file::LeaseFile;
 use pxe::dhcp::server::{Around, DhcpServer, Link, ServeError};
 use pxe::gate::{Refusal, Tickets as _};
 use pxe::http::server::{HttpServer, Limits as HttpLimits};
+use pxe::interface_mtu::interface_mtu;
+use pxe::mac::Mac;
 use pxe::peers::Peers;
 use pxe::recorder::event::BootEvent;
 use pxe::tftp::packet::{LARGEST_BLOCK_BYTES, USUAL_BLOCK_BYTES};
@@ -58,6 +64,12 @@ pub enum BootServeError {
     /// A socket of DHCP or an interface.
     #[error(transparent)]
     Link(#[from] ServeError),
+    /// The way to the cluster that hosts join.
+    #[error("[join]: {0}")]
+    Cluster(#[from] ClientError),
+    /// The cluster that hosts join is none.
+    #[error("[join]: {0}")]
+    Join(#[from] ClusterError),
     /// The thread of DHCP.
     #[error("the thread that answers DHCP: {source}")]
     Thread {
@@ -109,7 +121,10 @@ pub async fn serve(
         .map(|(config, link)| {
             let configured = config.scope.subnets.iter().map(|subnet| (subnet.network, subnet.prefix, subnet.router));
             let networks = configured.chain([(link.local, link.prefix, None)]).collect();
-            (link.local, Ports { http: config.http_port, installer: config.installer_port, networks })
+            (
+                link.local,
+                Ports { http: config.http_port, installer: config.installer_port, prefix: link.prefix, networks },
+            )
         })
         .collect();
     let shelf = Arc::new(Shelf {
@@ -122,9 +137,16 @@ pub async fn serve(
         kernel_arguments: config.kernel_arguments.clone(),
         identity: Identity::open(&config.data_dir)?,
         ports,
+        reserved: reserved(&config),
+        scratch: config.data_dir.clone(),
         memory: Memory::default(),
     });
-    let first_boot: Arc<dyn FirstBootSource> = Arc::new(GivenFiles(Arc::clone(&shelf)));
+    let given: Arc<dyn FirstBootSource> = Arc::new(GivenFiles(Arc::clone(&shelf)));
+    let joins = match &config.join {
+        Some(join) => Some(Arc::new(alone(join, &config.data_dir, &shelf, Arc::clone(&given)).await?)),
+        None => None,
+    };
+    let first_boot = joins.clone().map_or(given, |joins| joins as Arc<dyn FirstBootSource>);
     let api = Arc::new(InstallerApi::new(Arc::clone(&shelf), first_boot));
 
     let config_dir = config.data_dir.clone();
@@ -132,7 +154,7 @@ pub async fn serve(
     let (failed, mut failures) = tokio::sync::mpsc::channel(1);
     for (config_of_link, link) in config.links.iter().zip(&links) {
         let address = SocketAddr::from((link.local, TFTP_PORT));
-        let limits = TftpLimits { block_bytes: largest_block_bytes(&link.name), ..TftpLimits::default() };
+        let limits = TftpLimits { block_bytes: largest_block_bytes(link), ..TftpLimits::default() };
         let tftp = TftpServer::bind(address, Arc::clone(&shelf), limits).await;
         let tftp = tftp.map_err(|source| BootServeError::Socket { what: "TFTP", address, source })?;
         tasks.spawn(tftp.run(stop.clone()));
@@ -150,6 +172,16 @@ pub async fn serve(
         };
         let over = dhcp_thread::start(link.name.clone(), open, stop.clone(), failed.clone()).await?;
         tasks.spawn(async move { drop(over.await) });
+    }
+    if let Some(joins) = joins {
+        let stop = stop.clone();
+        tasks.spawn(async move { joins.follow(stop).await });
+    }
+    if let Some(address) = config.media.map(SocketAddr::V4).filter(|address| !serves_http(&config, &links, *address)) {
+        let http = HttpServer::bind(address, Arc::clone(&shelf), HttpLimits::default()).await;
+        let what = "the HTTP server for BMCs ([media])";
+        let http = http.map_err(|source| BootServeError::Socket { what, address, source })?;
+        tasks.spawn(http.run(stop.clone()));
     }
     ready(&links);
     let mut look = tokio::time::interval(LOOK);
@@ -172,6 +204,63 @@ pub async fn serve(
     // Everything obeys the token within a packet; a connection that hangs in the kernel must not keep the process.
     let _ = tokio::time::timeout(Duration::from_secs(5), tasks.wait()).await;
     outcome
+}
+
+/// The joins of hosts that these servers install.
+async fn alone(
+    join: &JoinConfig,
+    data_dir: &Path,
+    shelf: &Arc<Shelf>,
+    given: Arc<dyn FirstBootSource>,
+) -> Result<Alone, BootServeError> {
+    // Whoever links this as a library may have chosen one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let access = Access::of_kubeconfig(&join.kubeconfig).await?;
+    let url = access.own_address().unwrap_or_default();
+    let client = access.client(&url)?;
+    let endpoint = host_and_port(&url).ok_or(ClientError::Address(url))?;
+    Ok(Alone::new(JoinFiles {
+        given,
+        joiners: Planned { hosts: Arc::clone(shelf) as Arc<dyn JoiningHosts>, plan: join.plan.clone() },
+        cluster: Cluster::new(client, &endpoint, access.authorities())?,
+        driver: join.driver.clone(),
+        secrets: Arc::default(),
+        records: data_dir.join("joins"),
+        one: tokio::sync::Mutex::default(),
+    }))
+}
+
+/// `host:port` of an URL.
+fn host_and_port(url: &str) -> Option<String> {
+    let uri: hyper::Uri = url.parse().ok()?;
+    Some(format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(443)))
+}
+
+impl JoiningHosts for Shelf {
+    fn host(&self, job: &Name) -> Result<Option<JoiningHost>, String> {
+        let Some((job, node)) = self.jobs.job(job).and_then(|job| Some((job.clone(), job.task.join?))) else {
+            return Ok(None);
+        };
+        let address = job.mac().and_then(|mac| self.reserved.get(&mac));
+        let address = *address.ok_or_else(|| {
+            format!("{node} has no `address` in the configuration: its certificate would be for any, so it is made for none. Write one in its [[host]]")
+        })?;
+        let image = self.image(&job.task.image, &job.task.image_version).map_err(|error| error.to_string())?;
+        let kubelet = image.manifest.kubelet.clone();
+        Ok(Some(JoiningHost { node, address: address.into(), kubelet }))
+    }
+}
+
+/// The addresses of cards that have one.
+fn reserved(config: &BootConfig) -> HashMap<Mac, Ipv4Addr> {
+    let all = config.links.iter().flat_map(|link| &link.scope.reservations);
+    all.map(|(mac, reservation)| (*mac, reservation.address)).collect()
+}
+
+/// Whether the boot HTTP server of a link is there already.
+fn serves_http(config: &BootConfig, links: &[Link], address: SocketAddr) -> bool {
+    let mut both = config.links.iter().zip(links);
+    both.any(|(config, link)| SocketAddr::from((link.local, config.http_port)) == address)
 }
 
 fn dhcp(
@@ -199,9 +288,11 @@ fn dhcp(
 }
 
 /// The largest TFTP block that leaves this interface in one piece: its MTU without the heads of IPv4, UDP and TFTP.
-fn largest_block_bytes(interface: &str) -> u16 {
-    let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu"));
-    let mtu = mtu.ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(1500);
+fn largest_block_bytes(link: &Link) -> u16 {
+    let mtu = interface_mtu(link.index).unwrap_or_else(|error| {
+        tracing::warn!(interface = %link.name, %error, "its MTU is not known: TFTP takes that of Ethernet");
+        1500
+    });
     u16::try_from(mtu.saturating_sub(32)).unwrap_or(u16::MAX).clamp(USUAL_BLOCK_BYTES, LARGEST_BLOCK_BYTES)
 }
 

@@ -3,7 +3,9 @@
 //! Every name is `t/TOKEN/NAME`. The token says which ticket, the ticket which card, and the peer must be that card.
 
 use super::identity::Identity;
+use super::job::{Job, MediaFor, State};
 use super::jobs::Jobs;
+use super::media;
 use super::stock::{ServedImage, ServedSet, StockError};
 use super::stored_content::{Verdict, Verdicts};
 use bytes::Bytes;
@@ -18,9 +20,10 @@ use pxe::mac::Mac;
 use pxe::peers::Peers;
 use pxe::recorder::Recorder;
 use pxe::recorder::event::{BootEvent, file_name};
-use pxe::script::{self, HostAddress, Installer, InstallerArguments, KernelArguments};
+use pxe::script::{self, HostAddress, Installer, InstallerArguments, KernelArguments, MediaInstaller};
 use std::collections::{HashMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +33,8 @@ const LOOP_COUNT: usize = 3;
 const LOOP_TIME: Duration = Duration::from_secs(60);
 /// Tags remembered: one for each job that was served.
 const TAGS_LIMIT: usize = 4096;
+/// Between two lines of the timeline about a BMC that reads.
+const MEDIA_LINE: Duration = Duration::from_secs(5);
 
 /// Where the servers of one link are, as hosts reach them.
 #[derive(Clone, Debug)]
@@ -38,17 +43,24 @@ pub struct Ports {
     pub http: u16,
     /// The installer's HTTPS.
     pub installer: u16,
+    /// The prefix of the network that is attached to the link.
+    pub prefix: u8,
     /// The networks of its hosts: first address, prefix, way out.
     pub networks: Vec<(Ipv4Addr, u8, Option<Ipv4Addr>)>,
+}
+
+/// Whether an address lies in a network.
+fn lies_in(address: Ipv4Addr, network: Ipv4Addr, prefix: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
+    u32::from(address) & mask == u32::from(network) & mask
 }
 
 impl Ports {
     /// What a host with this address has to know of its network.
     fn host(&self, address: Ipv4Addr) -> Option<HostAddress> {
         self.networks.iter().find_map(|&(network, prefix, gateway)| {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0);
-            let inside = u32::from(address) & mask == u32::from(network) & mask;
-            inside.then(|| HostAddress { address, netmask: Ipv4Addr::from(mask), gateway })
+            let netmask = Ipv4Addr::from(u32::MAX.checked_shl(32_u32.saturating_sub(prefix.into())).unwrap_or(0));
+            lies_in(address, network, prefix).then_some(HostAddress { address, netmask, gateway })
         })
     }
 }
@@ -74,6 +86,10 @@ pub struct Shelf {
     pub identity: Identity,
     /// By our address.
     pub ports: HashMap<Ipv4Addr, Ports>,
+    /// The addresses that are reserved for cards.
+    pub reserved: HashMap<Mac, Ipv4Addr>,
+    /// Where files without a name may lie.
+    pub scratch: PathBuf,
     /// What is remembered between requests.
     pub memory: Memory,
 }
@@ -92,6 +108,7 @@ pub struct Memory {
     tags: Mutex<Vec<(Name, Mac)>>,
     scripts: Mutex<HashMap<Name, VecDeque<Now>>>,
     verdicts: Verdicts,
+    media: Mutex<HashMap<Name, media::Served>>,
 }
 
 impl Shelf {
@@ -132,6 +149,23 @@ impl Shelf {
             tags.len() - 1
         });
         index as u64
+    }
+
+    /// Whether this card may be the one that speaks from this address: the token of a path is a secret, but it travels in
+    /// the clear, and a neighbour who has read it must still get nothing.
+    ///
+    /// Of a machine on a link of ours the kernel knows the card, or it could not answer it. Of one behind a router nobody
+    /// may know it: after a restart of the appliance what DHCP taught is forgotten, and beside another DHCP server nothing
+    /// was taught. It is then believed if its address lies in a network that the configuration names ([[link.subnet]]), and
+    /// nowhere else.
+    #[must_use]
+    pub fn may_be(&self, address: Ipv4Addr, mac: Mac) -> bool {
+        if let Some(known) = self.peers.card(address) {
+            return known == mac;
+        }
+        let attached = self.ports.iter().any(|(ours, ports)| lies_in(address, *ours, ports.prefix));
+        let mut networks = self.ports.values().flat_map(|ports| &ports.networks);
+        !attached && networks.any(|&(network, prefix, _)| lies_in(address, network, prefix))
     }
 
     fn refuse(&self, ticket: &Ticket, now: Now, stage: Stage, why: Refusal) {
@@ -181,25 +215,108 @@ impl Shelf {
         }
     }
 
+    fn arch(&self, job: &Job) -> Arch {
+        self.image(&job.task.image, &job.task.image_version).map_or(Arch::X86_64, |image| image.manifest.arch)
+    }
+
     fn installer(&self, ticket: &Ticket, local: Ipv4Addr) -> Option<Installer> {
         let job = self.jobs.job(&ticket.job)?;
-        let arch =
-            self.image(&job.task.image, &job.task.image_version).map_or(Arch::X86_64, |image| image.manifest.arch);
+        let arch = self.arch(&job);
         let ports = self.ports.get(&local)?;
         Some(Installer {
             http: SocketAddrV4::new(local, ports.http),
             token: ticket.token.clone(),
             kernel: self.set.name(Role::Kernel, arch)?.clone(),
             initrd: self.set.name(Role::Initrd, arch)?.clone(),
-            arguments: InstallerArguments {
-                api: SocketAddrV4::new(local, ports.installer),
-                pin: self.identity.pin,
-                job: ticket.job.clone(),
-                nonce: Token::parse(&job.nonce)?,
-                mac: ticket.mac,
-                more: self.kernel_arguments.clone(),
-            },
+            arguments: self.arguments(&job, ticket.mac, local)?,
         })
+    }
+
+    /// What the installer's kernel is told, when its host reaches us at this address.
+    fn arguments(&self, job: &Job, mac: Mac, local: Ipv4Addr) -> Option<InstallerArguments> {
+        Some(InstallerArguments {
+            api: SocketAddrV4::new(local, self.ports.get(&local)?.installer),
+            pin: self.identity.pin,
+            job: job.name.clone(),
+            nonce: Token::parse(&job.nonce)?,
+            mac,
+            more: self.kernel_arguments.clone(),
+        })
+    }
+
+    /// The image for the virtual drive of a job's host, for its BMC.
+    fn open_media(&self, request: &FileRequest<'_>, token: &Token, name: &str) -> Option<BootFile> {
+        let (job, ticket) = self.jobs.of_media(token)?;
+        let of = job.task.media?;
+        if request.protocol != Protocol::Http || name != media::FILE_NAME {
+            return None;
+        }
+        let now = self.jobs.now();
+        // A BMC is no card that has a ticket, and often behind a router: it is told by its address.
+        if request.peer.ip() != IpAddr::V4(of.reader) {
+            self.refuse(&ticket, now, Stage::Media, Refusal::OtherReader);
+            return None;
+        }
+        if let Err(why) = gate::may_boot(Some(&ticket), ticket.mac, &job.name, Stage::Media, now) {
+            self.refuse(&ticket, now, Stage::Media, why);
+            return None;
+        }
+        let (file, length) = self.media(&job, of, ticket.mac)?;
+        let body = Body::File { file, offset: 0, length };
+        // The same job makes the same bytes, also in another process of ours: parts of both fit together.
+        let tag = self.tag(&job.name, ticket.mac);
+        Some(BootFile { body, media_type: "application/octet-stream", sha256: None, tag })
+    }
+
+    fn media(&self, job: &Job, of: MediaFor, mac: Mac) -> Option<(Arc<File>, u64)> {
+        let mut all = self.memory.media.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(served) = all.get(&job.name).filter(|served| served.of == of) {
+            return Some((Arc::clone(&served.file), served.length));
+        }
+        // Each holds the size of kernel and initramfs on our disk: those of jobs that are over are let go.
+        all.retain(|name, _| self.jobs.job(name).is_some_and(|job| matches!(job.state, State::Armed)));
+        let Some(arguments) = self.arguments(job, mac, of.appliance) else {
+            let address = of.appliance;
+            tracing::error!(job = %job.name, %address, "no image for its virtual drive: no link of ours has this address");
+            return None;
+        };
+        let host = self.reserved.get(&mac).and_then(|address| self.ports.get(&of.appliance)?.host(*address));
+        let installer = MediaInstaller { arguments, host };
+        match media::make(&self.set, self.arch(job), &installer, job.opened.wall.as_secs(), &self.scratch) {
+            Ok((file, length)) => {
+                let file = Arc::new(file);
+                let served = media::Served { file: Arc::clone(&file), length, of, read_bytes: 0, noted: None };
+                all.insert(job.name.clone(), served);
+                Some((file, length))
+            }
+            Err(error) => {
+                tracing::error!(job = %job.name, %error, "no image for its virtual drive");
+                None
+            }
+        }
+    }
+
+    /// What a BMC reads of an image, in few lines: some read it whole, others sector by sector as the firmware asks.
+    fn media_read(&self, job: &Name, mac: Mac, what: &TransferEvent) {
+        let now = self.jobs.now();
+        let mut all = self.memory.media.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(served) = all.get_mut(job) else { return };
+        match what {
+            TransferEvent::OnlySize => return,
+            TransferEvent::Began { .. } => {}
+            // Many end a request early that they need no more of.
+            TransferEvent::Ended { bytes, .. } | TransferEvent::Failed { bytes, .. } => {
+                served.read_bytes = served.read_bytes.saturating_add(*bytes);
+            }
+        }
+        let due = |then: Now| now.elapsed.saturating_sub(then.elapsed) >= MEDIA_LINE;
+        if served.noted.is_some_and(|then| !due(then)) {
+            return;
+        }
+        served.noted = Some(now);
+        let bytes = served.read_bytes;
+        drop(all);
+        self.recorder.note(job, mac, now, BootEvent::MediaRead { bytes });
     }
 
     /// The stage that a name belongs to. `None`: there is nothing of this name.
@@ -210,6 +327,8 @@ impl Shelf {
             name => match self.set.files.get(&name.parse::<Name>().ok()?)?.2 {
                 Role::Kernel | Role::Initrd => Some(Stage::Kernel),
                 Role::IpxeBios | Role::IpxeUefi | Role::Shim | Role::Grub => Some(Stage::Loader),
+                // Parts of the image for a virtual drive, and of no use alone.
+                Role::Isolinux | Role::IsolinuxLibrary | Role::EfiImage => None,
             },
         }
     }
@@ -242,7 +361,7 @@ impl Shelf {
                 let (content, digest, role, _) = self.set.files.get(&name.parse::<Name>().ok()?)?;
                 let media = match role {
                     Role::IpxeUefi | Role::Shim | Role::Grub => "application/efi",
-                    Role::IpxeBios | Role::Kernel | Role::Initrd => "application/octet-stream",
+                    _ => "application/octet-stream",
                 };
                 Some((Body::Bytes(content.clone()), media, Some(*digest)))
             }
@@ -253,13 +372,14 @@ impl Shelf {
 impl Files for Shelf {
     fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
         let (token, name) = request.path.strip_prefix("t/")?.split_once('/')?;
-        let ticket = self.jobs.of_token(&Token::parse(token)?)?;
+        let token = Token::parse(token)?;
+        let Some(ticket) = self.jobs.of_token(&token) else { return self.open_media(request, &token, name) };
         let (SocketAddr::V4(peer), SocketAddr::V4(local)) = (request.peer, request.local) else { return None };
         let now = self.jobs.now();
         // shim asks for its second stage, and GRUB for its configuration, at places of their own choosing.
         let name = pxe::arch::usual_name(name);
         let stage = self.stage(name)?;
-        if !self.peers.may_be(*peer.ip(), ticket.mac) {
+        if !self.may_be(*peer.ip(), ticket.mac) {
             self.refuse(&ticket, now, stage, Refusal::OtherMac);
             return None;
         }
@@ -285,6 +405,9 @@ impl Files for Shelf {
         let known = usize::try_from(transfer.tag).ok().and_then(|index| tags.get(index)).cloned();
         drop(tags);
         let Some((job, mac)) = known else { return };
+        if transfer.path.ends_with(media::FILE_NAME) {
+            return self.media_read(&job, mac, &transfer.what);
+        }
         let (file, protocol) = (file_name(transfer.path), transfer.protocol);
         // The content is fetched in thousands of ranges: only what goes wrong is worth a line. The installer reports the rest.
         let quiet = protocol == Protocol::Http && transfer.path.ends_with("image/content");

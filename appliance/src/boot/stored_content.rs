@@ -162,6 +162,7 @@ mod tests {
             kubelet: None,
             encoding: Encoding::Raw,
             created: "2026-01-01T00:00:00Z".to_owned(),
+            largest_bytes: 1 << 30,
         };
         import(&folder.join("disk.raw"), &about, &key, &folder, |_| {}).unwrap();
         let image = Arc::new(ServedImage::open(&folder, &name, &version, &[PublicKey::of(&key)]).unwrap());

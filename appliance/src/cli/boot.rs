@@ -2,10 +2,12 @@
 
 use super::Usage;
 use super::output::{Exit, Format, data, json, table, talk};
-use crate::boot::config::{BootConfig, ConfigError};
-use crate::boot::job::{Job, State, Task};
+use crate::boot::config::{BootConfig, ConfigError, LinkConfig};
+use crate::boot::job::{Job, MediaFor, State, Task};
 use crate::boot::jobs::{JobError, Jobs};
-use crate::boot::{clock, logbook, serve};
+use crate::boot::stock::{ServedImage, ServedSet};
+use crate::boot::{clock, logbook, media, serve};
+use crate::rejoin::names::NodeName;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,8 +15,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use protocol::disk::DiskName;
 use protocol::install::{FirstBootFile, WriteMode};
 use protocol::name::Name;
+use pxe::dhcp::server::Link;
 use pxe::mac::Mac;
 use serde::Serialize;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +103,15 @@ pub(super) struct Wanted {
     /// Data of others on that disk (LVM, ZFS, Ceph, …) may be lost: a person has decided so.
     #[arg(long)]
     foreign_data_approved: bool,
+    /// The address of the host's BMC: from there, and from nowhere else, an image for its virtual drive may be fetched.
+    #[arg(long, value_name = "ADDRESS")]
+    media_reader: Option<Ipv4Addr>,
+    /// The interface of the boot servers through which the host reaches us, when there are several.
+    #[arg(long, value_name = "INTERFACE")]
+    link: Option<String>,
+    /// The name of the Node as which the host joins the cluster of [join] in the configuration.
+    #[arg(long, value_name = "NODE")]
+    join: Option<NodeName>,
     /// A file for the first boot: its place in the root file system, `=`, the file to read it from. Repeatable.
     #[arg(long, value_name = "PATH=FILE")]
     first_boot_file: Vec<String>,
@@ -201,12 +214,28 @@ fn stop_on_signals(stop: &CancellationToken) -> anyhow::Result<tokio::task::Join
 
 impl Arm {
     fn run(self) -> anyhow::Result<Exit> {
-        let (_, jobs, wanted) = self.wanted.check()?;
+        let (config, jobs, wanted) = self.wanted.check()?;
+        let image_at = match wanted.task.media {
+            Some(_) => Some(HostLink::of(&config, wanted.link.as_deref())?.media(&config)),
+            None => None,
+        };
         let job = jobs.arm(wanted.job, wanted.mac, wanted.task)?;
+        let media_url = image_at.map(|address| media::url(&job, address));
         match self.output {
-            Format::Json => json(&Shown::of(&job))?,
+            Format::Json => {
+                #[derive(Serialize)]
+                struct Armed<'a> {
+                    #[serde(flatten)]
+                    job: Shown<'a>,
+                    #[serde(skip_serializing_if = "Option::is_none")]
+                    media_url: Option<String>,
+                }
+                json(&Armed { job: Shown::of(&job), media_url })?;
+            }
             Format::Table => {
-                data(&format!("{} armed for {}: for 30 minutes it may boot the installer\n", job.name, wanted.mac))?
+                let text = format!("{} armed for {}: for 30 minutes it may boot the installer\n", job.name, wanted.mac);
+                let drive = media_url.map_or_else(String::new, |url| format!("for its virtual drive: {url}\n"));
+                data(&(text + &drive))?;
             }
         }
         Ok(Exit::Ok)
@@ -218,6 +247,7 @@ pub(super) struct Checked {
     pub(super) job: Name,
     pub(super) mac: Mac,
     pub(super) task: Task,
+    pub(super) link: Option<String>,
 }
 
 impl Wanted {
@@ -232,6 +262,19 @@ impl Wanted {
             .into());
         }
         let first_boot = self.first_boot_file.iter().map(|text| first_boot_file(text)).collect::<Result<_, _>>()?;
+        let config = self.configured.read()?;
+        if self.join.is_some() && config.join.is_none() {
+            return Err(Usage("--join needs a cluster: write [join] in the configuration".to_owned()).into());
+        }
+        let reserved = config.links.iter().any(|link| link.scope.reservations.contains_key(&self.mac));
+        if self.join.is_some() && !reserved {
+            let text = "--join needs the host's address, for its certificates: write `address` in its [[host]]";
+            return Err(Usage(text.to_owned()).into());
+        }
+        let media = match self.media_reader {
+            Some(reader) => Some(MediaFor { reader, appliance: HostLink::of(&config, self.link.as_deref())?.local }),
+            None => None,
+        };
         let task = Task {
             mac: self.mac.to_string(),
             image: self.image,
@@ -243,12 +286,52 @@ impl Wanted {
             },
             foreign_data_approved: self.foreign_data_approved,
             first_boot,
+            join: self.join,
+            media,
         };
-        let config = self.configured.read()?;
         // An image that is not there, or is signed by nobody we trust, is better known now than when the host has booted.
-        crate::boot::stock::ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+        let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+        if task.media.is_some() {
+            let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
+            if let Some(lacks) = media::lacks(&set, image.manifest.arch) {
+                return Err(Usage(format!("--media-reader: {lacks}: build the boot set with this release")).into());
+            }
+        }
         let jobs = Jobs::open(&serve::jobs_folder(&config.data_dir), config.ways.clone())?;
-        Ok((config, jobs, Checked { job: self.job, mac: self.mac, task }))
+        Ok((config, jobs, Checked { job: self.job, mac: self.mac, task, link: self.link }))
+    }
+}
+
+/// Where a host reaches the boot servers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostLink {
+    pub(super) local: Ipv4Addr,
+    pub(super) http_port: u16,
+}
+
+impl HostLink {
+    /// The link of this name, or the only one.
+    pub(super) fn of(config: &BootConfig, wanted: Option<&str>) -> anyhow::Result<Self> {
+        let fits = |link: &&LinkConfig| wanted.is_none_or(|name| link.interface == name);
+        let fitting: Vec<_> = config.links.iter().filter(fits).collect();
+        let link = match fitting.as_slice() {
+            [link] => *link,
+            [] => return Err(Usage("--link names no interface of the configuration".to_owned()).into()),
+            _ => {
+                let text = "the boot servers have several interfaces: name the one that the host reaches with --link";
+                return Err(Usage(text.to_owned()).into());
+            }
+        };
+        let local = match link.address {
+            Some(address) => address,
+            None => Link::find(&link.interface, None)?.local,
+        };
+        Ok(Self { local, http_port: link.http_port })
+    }
+
+    /// Where BMCs fetch images for virtual drives.
+    pub(super) fn media(self, config: &BootConfig) -> SocketAddrV4 {
+        config.media.unwrap_or(SocketAddrV4::new(self.local, self.http_port))
     }
 }
 

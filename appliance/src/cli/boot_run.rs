@@ -3,31 +3,33 @@
 
 use super::Usage;
 use super::bmc::place::{OPERATOR, Place};
-use super::bmc::{boot as bmc_boot, power};
-use super::boot::{Checked, Wanted};
+use super::bmc::power;
+use super::boot::{Checked, HostLink, Wanted};
 use super::output::{Exit, Format, data, json, talk};
 use crate::boot::config::BootConfig;
-use crate::boot::job::{Job, State};
+use crate::boot::job::{Job, MediaFor, State};
 use crate::boot::jobs::{JobError, Jobs};
 use crate::boot::ladder::Method;
 use crate::boot::ladder::attempt::{self, Standing};
 use crate::boot::ladder::memory::{Memory, Outcome};
 use crate::boot::ladder::order::{self, Site};
 use crate::boot::stock::{ServedImage, ServedSet};
-use crate::boot::{clock, logbook, serve};
+use crate::boot::{clock, logbook, media, serve};
 use bmc::boot::{BootDevice, BootLasts, BootMode};
 use bmc::controller::{BmcError, Controller, Kind};
 use clap::{Args, ValueEnum};
 use protocol::boot_set::Role;
 use protocol::name::Name;
-use pxe::dhcp::server::Link;
 use pxe::gate::{FirstLoader, Now};
 use serde::Serialize;
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
 /// How often the job is looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long boot servers may take to read a new job: they look four times a second.
+const SERVERS_NOTE: Duration = Duration::from_secs(10);
 /// The BMC verbs of one method: an image is fetched before it counts as inserted.
 const BMC_LIMIT: Duration = Duration::from_secs(400);
 
@@ -36,7 +38,7 @@ const BMC_LIMIT: Duration = Duration::from_secs(400);
 enum Choice {
     /// In the order that this host and its model taught, each until it fails.
     Auto,
-    /// An image in the virtual drive.
+    /// The job's own image in the virtual drive.
     Vmedia,
     /// UEFI HTTP boot, with the URL given by the BMC.
     Http,
@@ -56,18 +58,12 @@ pub(super) struct Run {
     /// The host starts by legacy BIOS instead of UEFI.
     #[arg(long)]
     legacy: bool,
-    /// The URL of an image for its virtual drive, which boots iPXE and leaves the rest to DHCP.
-    #[arg(long, value_name = "URL")]
-    media: Option<String>,
     /// Force the host off and on for each method. Without it you switch it yourself when it is asked for.
     #[arg(long)]
     power_cycle: bool,
     /// How long its self test may take, seconds.
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(30..=1800))]
     post_s: u64,
-    /// The interface of the boot servers through which the host reaches us, when there are several.
-    #[arg(long, value_name = "INTERFACE")]
-    link: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -85,6 +81,10 @@ struct Tried {
 struct Report {
     job: Name,
     installed: bool,
+    /// The job is over, and its right with it.
+    closed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<Started>,
     methods: Vec<Tried>,
     left_out: Vec<(Method, String)>,
     verdict: String,
@@ -97,19 +97,23 @@ impl Run {
     }
 
     async fn drive(self) -> anyhow::Result<Exit> {
-        if let Some(url) = &self.media {
-            bmc_boot::check_url(url)?;
-        }
-        if self.method == Choice::Vmedia && self.media.is_none() {
-            return Err(
-                Usage("--method vmedia needs an image for the drive: name one with --media URL".to_owned()).into()
-            );
-        }
         if self.method == Choice::Http && self.legacy {
             return Err(Usage("a BIOS has no HTTP boot: leave out --legacy, or take --method pxe".to_owned()).into());
         }
-        let (config, jobs, checked) = self.wanted.check()?;
-        let loader = loader(&config, &checked, self.link.as_deref())?;
+        let (config, jobs, mut checked) = self.wanted.check()?;
+        let link = HostLink::of(&config, checked.link.as_deref())?;
+        let (loader, no_media) = loader(&config, &checked, link)?;
+        if checked.task.media.is_none()
+            && no_media.is_none()
+            && let std::net::IpAddr::V4(reader) = self.place.endpoint().await?.1.ip()
+        {
+            checked.task.media = Some(MediaFor { reader, appliance: link.local });
+        }
+        if self.method == Choice::Vmedia && (no_media.is_some() || checked.task.media.is_none()) {
+            let why = no_media
+                .unwrap_or("the BMC has no IPv4 address: name the one it fetches from with --media-reader".to_owned());
+            return Err(Usage(format!("--method vmedia: {why}")).into());
+        }
         let mut memory = Memory::open(&config.data_dir)?;
         let mut bmc = self.place.open(OPERATOR).await?;
         // Everything that can be wrong is known before the first right is given.
@@ -118,7 +122,7 @@ impl Run {
         let model = format!("{vendor} {}", identity.model.clone().unwrap_or_default()).trim().to_owned();
         let firmware = identity.firmware.clone().unwrap_or_default();
         let host = checked.mac.to_string();
-        let site = Site { uefi: !self.legacy, has_media: self.media.is_some() };
+        let site = Site { uefi: !self.legacy, has_media: checked.task.media.is_some() };
         let (of_host, of_model) = memory.of(&host, &model);
         let (mut methods, mut left_out) = order::order(site, &firmware, &of_host, &of_model);
         let fixed = match self.method {
@@ -132,6 +136,7 @@ impl Run {
             left_out.clear();
         }
         let job = jobs.arm(checked.job.clone(), checked.mac, checked.task.clone())?;
+        let media = job.task.media.map(|_| media::url(&job, link.media(&config)));
         let words: Vec<&str> = methods.iter().map(|method| method.name()).collect();
         talk(&format!("{} is open for {host} ({model}); methods: {}", job.name, words.join(", then ")));
         let mut climb = Climb {
@@ -141,16 +146,30 @@ impl Run {
             bmc: &mut *bmc,
             mode: if self.legacy { BootMode::Legacy } else { BootMode::Uefi },
             loader,
-            media: self.media.clone(),
+            media,
             power_cycle: self.power_cycle,
             post: Duration::from_secs(self.post_s),
+            lasting: false,
             said: String::new(),
         };
+        if !climb.servers_know().await {
+            climb.give_up()?;
+            anyhow::bail!(
+                "no boot servers took note of the job within {} s, so nothing was switched and the job is closed: start `rackmedic boot serve` with this configuration",
+                SERVERS_NOTE.as_secs()
+            );
+        }
         let mut tried = Vec::new();
         let mut proven = false;
         for method in methods {
             let begun = clock::now();
-            let outcome = climb.attempt(method).await?;
+            let outcome = climb.attempt(method).await;
+            if method == Method::VirtualMedia {
+                climb.take_back_the_order().await;
+                // From hello on the installer is in memory; and the next method's boot must not find a CD.
+                climb.empty_the_drive().await;
+            }
+            let outcome = outcome?;
             let took_s = clock::now().elapsed.saturating_sub(begun.elapsed).as_secs();
             let noted = match &outcome {
                 End::Proven => Outcome::Succeeded,
@@ -168,15 +187,23 @@ impl Run {
                 talk(&format!("{}: {why}", method.name()));
             }
         }
-        let job = if proven { climb.follow_install().await? } else { climb.give_up()? };
-        let verdict = climb.verdict();
-        let media_used = tried.iter().any(|tried| tried.method == Method::VirtualMedia);
-        if media_used && let Err(error) = climb.bmc.eject_media().await {
-            talk(&format!("the virtual drive could not be emptied: {error}; do it by `rackmedic bmc media eject`"));
-        }
-        let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
+        let mut job = if proven { climb.follow_install().await? } else { climb.give_up()? };
         let installed = job.as_ref().is_some_and(|job| was_installed(&job.state));
-        let report = Report { job: checked.job, installed, methods: tried, left_out, verdict };
+        let started = if installed { Some(climb.start_from_disk().await?) } else { None };
+        if installed {
+            job = climb.close_installed()?;
+        }
+        let closed = job.as_ref().is_some_and(|job| !job.is_open());
+        let verdict = match started {
+            None => climb.verdict(),
+            Some(Started::Heard) => "is installed and verified, and its system has started from the disk".to_owned(),
+            Some(Started::Silent) => format!(
+                "is installed and verified, and switched on; its system was not heard within {} s: one that asks for no address is not, look at its console",
+                self.post_s
+            ),
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), bmc.close()).await;
+        let report = Report { job: checked.job, installed, closed, started, methods: tried, left_out, verdict };
         match self.place.output {
             Format::Json => json(&report)?,
             Format::Table => {
@@ -190,24 +217,12 @@ impl Run {
 
 /// Where the first loader is, for a BMC that passes an URL on: all but the right of the job.
 struct Loader {
-    http: std::net::SocketAddrV4,
+    http: SocketAddrV4,
     name: Name,
 }
 
-fn loader(config: &BootConfig, checked: &Checked, wanted: Option<&str>) -> anyhow::Result<Loader> {
-    let fitting: Vec<_> = config.links.iter().filter(|link| wanted.is_none_or(|name| link.interface == name)).collect();
-    let link = match fitting.as_slice() {
-        [link] => *link,
-        [] => return Err(Usage("--link names no interface of the configuration".to_owned()).into()),
-        _ => {
-            let text = "the boot servers have several interfaces: name the one that the host reaches with --link";
-            return Err(Usage(text.to_owned()).into());
-        }
-    };
-    let local = match link.address {
-        Some(address) => address,
-        None => Link::find(&link.interface, None)?.local,
-    };
+/// The first loader, and what the boot set lacks for an image of a virtual drive.
+fn loader(config: &BootConfig, checked: &Checked, link: HostLink) -> anyhow::Result<(Loader, Option<String>)> {
     let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
     let task = &checked.task;
     let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
@@ -217,7 +232,18 @@ fn loader(config: &BootConfig, checked: &Checked, wanted: Option<&str>) -> anyho
     let name = name.ok_or_else(|| {
         Usage(format!("the boot set {} has no loader for this machine: build one that has", config.boot_set))
     })?;
-    Ok(Loader { http: std::net::SocketAddrV4::new(local, link.http_port), name })
+    let http = SocketAddrV4::new(link.local, link.http_port);
+    Ok((Loader { http, name }, media::lacks(&set, image.manifest.arch)))
+}
+
+/// What was heard of an installed host after it was switched on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Started {
+    /// Its system asked for an address.
+    Heard,
+    /// Nothing.
+    Silent,
 }
 
 /// How one method ended.
@@ -257,6 +283,8 @@ struct Climb<'a> {
     media: Option<String>,
     power_cycle: bool,
     post: Duration,
+    /// The BMC keeps the order to start from its virtual drive.
+    lasting: bool,
     /// What was said last, so that it is said once.
     said: String,
 }
@@ -299,17 +327,28 @@ impl Climb<'_> {
             }
             Method::VirtualMedia => {
                 let Some(url) = self.media.clone() else {
-                    return Ok(Some(End::Failed {
-                        stage: "prepare",
-                        why: "no image is named for its drive".to_owned(),
-                    }));
+                    let why = "there is no image for its drive".to_owned();
+                    return Ok(Some(End::Failed { stage: "prepare", why }));
                 };
+                let begun = clock::now();
                 self.bmc.insert_media(&url).await?;
+                if !self.reads_the_image(begun).await {
+                    let why = format!(
+                        "its BMC says that the image is in the drive, and did not read a byte of it within {} s: it does not reach us at {url}, or shows an empty drive",
+                        attempt::MEDIA_READ.as_secs(),
+                        url = without_right(&url)
+                    );
+                    return Ok(Some(End::Failed { stage: "media-unread", why }));
+                }
                 BootDevice::Cd
             }
         };
         let seen = self.bmc.set_boot_once(&device, self.mode).await?;
-        if seen.lasts == BootLasts::Always {
+        if seen.lasts == BootLasts::Always && device == BootDevice::Cd {
+            // The drive is emptied at hello, and the image starts no second install: a host that tries it goes on to its disk.
+            talk("its BMC keeps the order for every boot: it is told to start from its disk afterwards");
+            self.lasting = true;
+        } else if seen.lasts == BootLasts::Always {
             let why = "asked for one boot, but the order reads back as lasting: a host that always boots so is reinstalled for ever";
             return Ok(Some(End::Failed { stage: "prepare", why: why.to_owned() }));
         }
@@ -320,6 +359,60 @@ impl Climb<'_> {
             talk("the BMC does not read the URL back: DHCP has to name it");
         }
         Ok(None)
+    }
+
+    /// Whether boot servers run that have read the job: only they can answer a host, or a BMC that fetches its image at once.
+    async fn servers_know(&mut self) -> bool {
+        let begun = clock::now();
+        while logbook::read(&self.folder, &self.job.name).is_none() {
+            if clock::now().elapsed.saturating_sub(begun.elapsed) >= SERVERS_NOTE {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        true
+    }
+
+    /// Whether the BMC fetches the image: an answer of its own proves nothing.
+    async fn reads_the_image(&mut self, begun: Now) -> bool {
+        loop {
+            let flight = logbook::read(&self.folder, &self.job.name);
+            if attempt::media_read(flight.iter().flat_map(|flight| flight.moments.iter()), begun) {
+                return true;
+            }
+            if clock::now().elapsed.saturating_sub(begun.elapsed) >= attempt::MEDIA_READ {
+                return false;
+            }
+            self.say("the image is in the drive; its BMC has not read it yet".to_owned());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn take_back_the_order(&mut self) {
+        if !std::mem::take(&mut self.lasting) {
+            return;
+        }
+        let told = tokio::time::timeout(BMC_LIMIT, self.bmc.set_boot_once(&BootDevice::Disk, self.mode)).await;
+        let why = match told {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        talk(&format!(
+            "the order to start from the virtual drive lasts ({why}): take it back by `rackmedic bmc boot set disk`"
+        ));
+    }
+
+    async fn empty_the_drive(&mut self) {
+        match tokio::time::timeout(BMC_LIMIT, self.bmc.eject_media()).await {
+            // One without a drive has nothing in it.
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.kind == Kind::NotOffered => {}
+            Ok(Err(error)) => {
+                talk(&format!("the virtual drive could not be emptied: {error}; do it by `rackmedic bmc media eject`"));
+            }
+            Err(_) => talk("the BMC does not empty the virtual drive: do it by `rackmedic bmc media eject`"),
+        }
     }
 
     async fn proof(&mut self, begun: Now) -> anyhow::Result<End> {
@@ -349,6 +442,38 @@ impl Climb<'_> {
             self.say(verdict);
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// The installer waits to be switched off. Then the host starts from its disk: the order for one boot is used up.
+    async fn start_from_disk(&mut self) -> anyhow::Result<Started> {
+        let begun = clock::now();
+        if self.power_cycle {
+            talk("installed and verified: switching it off and on, so that it starts from its disk");
+            power::cycle_for_boot(self.bmc).await?;
+        } else {
+            talk("installed and verified: switch it off and on now, so that it starts from its disk");
+        }
+        while clock::now().elapsed.saturating_sub(begun.elapsed) < self.post {
+            let flight = logbook::read(&self.folder, &self.job.name);
+            let moments = flight.iter().flat_map(|flight| flight.moments.iter());
+            if attempt::system_heard(moments, begun) {
+                return Ok(Started::Heard);
+            }
+            if self.refreshed()?.is_none_or(|job| !job.is_open()) {
+                break;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(Started::Silent)
+    }
+
+    /// Ends the right of a job that is done.
+    fn close_installed(&mut self) -> Result<Option<Job>, JobError> {
+        self.jobs = Jobs::open(&self.folder, std::collections::HashMap::new())?;
+        self.jobs.advance(&self.job.name, |state| {
+            matches!(state, State::Installed).then(|| State::Closed { how: "installed".to_owned() })
+        })?;
+        Ok(self.jobs.job(&self.job.name))
     }
 
     /// Takes the right back: the host must not boot the installer a day later.
@@ -383,6 +508,11 @@ impl Climb<'_> {
             self.said = sentence;
         }
     }
+}
+
+/// An URL of ours without the token in its path.
+fn without_right(url: &str) -> String {
+    url.split_once("/t/").map_or_else(String::new, |(server, _)| server.to_owned())
 }
 
 /// A fresh look: what another process moves on is read anew.

@@ -155,6 +155,9 @@ pub(super) struct Import {
     /// How it is stored.
     #[arg(long, value_enum, default_value_t = Kept::Zstd)]
     stored: Kept,
+    /// The largest disk that is taken, GiB: a small file may unpack to any size.
+    #[arg(long, value_name = "GIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    largest_gib: u64,
     /// The signing key.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
@@ -358,6 +361,7 @@ impl Import {
                 Kept::Raw => Encoding::Raw,
             },
             created: created(),
+            largest_bytes: self.largest_gib << 30,
         };
         let signing = key::read(&self.key)?;
         let mut told = Told::new();

@@ -86,6 +86,24 @@ impl Access {
         Ok(Access { base })
     }
 
+    /// Reads a kubeconfig alone.
+    ///
+    /// # Errors
+    /// It cannot be read or is unfit.
+    pub async fn of_kubeconfig(path: &Path) -> Result<Access, ClientError> {
+        let mut base = from_kubeconfig(path).await?;
+        base.connect_timeout = Some(CONNECT);
+        base.write_timeout = Some(ANSWER);
+        base.default_retry = false;
+        Ok(Access { base })
+    }
+
+    /// The certificates of the authority that is believed, DER.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<Vec<u8>> {
+        self.base.root_cert.clone().unwrap_or_default()
+    }
+
     /// A client that speaks to this endpoint and no other.
     ///
     /// # Errors

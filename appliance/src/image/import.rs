@@ -45,6 +45,8 @@ pub struct About {
     pub encoding: Encoding,
     /// When it was made, RFC 3339.
     pub created: String,
+    /// The largest disk that is believed, bytes: a small file may unpack to any size. At most [`IMAGE_LIMIT_BYTES`].
+    pub largest_bytes: u64,
 }
 
 /// Why an image is not imported.
@@ -89,6 +91,17 @@ pub fn import(
     mut progress: impl FnMut(Progress),
 ) -> Result<ImageManifest, ImportError> {
     let mut source = Source::open(path)?;
+    let largest = about.largest_bytes.min(IMAGE_LIMIT_BYTES);
+    let too_large = |what: &str| ImportError::Content {
+        path: path.to_owned(),
+        what: format!(
+            "it {what} {} GiB, the largest disk that is taken here: it is no disk of these hosts, or say --largest-gib",
+            largest.div_ceil(1 << 30)
+        ),
+    };
+    if source.file_bytes > largest {
+        return Err(too_large("has more than"));
+    }
     let target = store.join("images").join(about.name.as_str()).join(about.version.as_str());
     let place = Shelved::begin(&target)?;
     let unreadable = |source| SourceError::Io { path: path.to_owned(), source };
@@ -109,8 +122,8 @@ pub fn import(
             check_layout(raw, about).map_err(wrong)?;
         }
         raw_bytes = raw_bytes.saturating_add(length as u64);
-        if raw_bytes > IMAGE_LIMIT_BYTES {
-            return Err(wrong("it unpacks to more than 1 TiB".to_owned()));
+        if raw_bytes > largest {
+            return Err(too_large("unpacks to more than"));
         }
         raw_digest.update(raw);
         let (stored_offset, sha256) = (content.bytes, Sha256::of(raw));

@@ -73,6 +73,18 @@ impl Rejoin<'_> {
         Ok(Progress::Done)
     }
 
+    /// The same; where there is no Node any more, what was `known` of it is saved.
+    ///
+    /// # Errors
+    /// The cluster or the record.
+    pub async fn save_or(&mut self, known: Option<&Marks>) -> Result<Progress, StepError> {
+        let progress = self.save().await?;
+        if let Some(known) = known.filter(|_| self.record.content().marks.is_none()) {
+            self.record.change(|content| content.marks = Some(known.clone()))?;
+        }
+        Ok(progress)
+    }
+
     /// Removes the etcd member, if there is access to its etcd. Ask before [`Rejoin::remove_identity`].
     ///
     /// # Errors

@@ -15,6 +15,7 @@
 //! It never decides that a host is to be rejoined, and never touches power. What differs between distributions is a
 //! [`driver::Driver`].
 
+pub mod alone;
 pub mod approve;
 pub mod calls;
 pub mod cluster;
@@ -23,6 +24,7 @@ pub mod driver;
 pub mod first_boot;
 pub mod identity;
 pub mod names;
+pub mod port;
 pub mod record;
 pub mod restore;
 pub mod source;

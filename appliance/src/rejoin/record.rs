@@ -155,6 +155,35 @@ impl Record {
     }
 }
 
+/// The record of a host, if there is one; nothing is begun.
+///
+/// # Errors
+/// It cannot be read, or is of a later version.
+pub fn look(folder: &Path, node: &NodeName) -> Result<Option<Content>, StepError> {
+    read(&folder.join(format!("{node}.json")))
+}
+
+/// Node and job of every record in a folder.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn all(folder: &Path) -> Result<Vec<(NodeName, Name)>, StepError> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(odd(folder, error.to_string())),
+    };
+    let mut all = Vec::new();
+    for path in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "json"))
+    {
+        if let Some(content) = read(&path)? {
+            all.push((content.node, content.job));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
 fn odd(path: &Path, why: String) -> StepError {
     StepError::Record { path: path.display().to_string(), why }
 }

@@ -56,19 +56,34 @@ pub(crate) struct Make {
     serials: Vec<String>,
     /// Whether it goes on to its disk when the network has nothing for it.
     then_disk: bool,
+    /// Its card is plugged into a cable that changes what goes over it.
+    on_wire: bool,
+    /// What is in its CD drive, from which it boots then, and not from the network.
+    cd: Option<PathBuf>,
 }
 
 impl Host {
     pub(crate) fn start(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>]) -> Self {
-        Self::with(network, firmware, store, disks, DISK_BYTES, false)
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, false, None)
+    }
+
+    /// A host on a cable of ours, which is there already.
+    pub(crate) fn on_wire(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>]) -> Self {
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, true, None)
+    }
+
+    /// A host that its BMC orders to boot from this CD.
+    pub(crate) fn from_cd(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>], cd: &Path) -> Self {
+        Self::with(network, firmware, store, disks, DISK_BYTES, false, false, Some(cd.to_owned()))
     }
 
     /// A host that is to run its node image: with more memory, a larger disk, and the disk behind the network in its
     /// boot order.
     pub(crate) fn node(network: &Network, firmware: Firmware, store: &Store, disks: &[Disk<'_>], bytes: u64) -> Self {
-        Self::with(network, firmware, store, disks, bytes, true)
+        Self::with(network, firmware, store, disks, bytes, true, false, None)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "the three ways to make a host above name them")]
     fn with(
         network: &Network,
         firmware: Firmware,
@@ -76,6 +91,8 @@ impl Host {
         disks: &[Disk<'_>],
         bytes: u64,
         then_disk: bool,
+        on_wire: bool,
+        cd: Option<PathBuf>,
     ) -> Self {
         let folder = store.folder.join(format!("{}-host", network.host_namespace));
         std::fs::create_dir_all(&folder).unwrap();
@@ -96,6 +113,8 @@ impl Host {
             memory_mib: if then_disk { 1024 } else { 512 },
             serials: disks.iter().map(|disk| disk.serial.to_owned()).collect(),
             then_disk,
+            on_wire,
+            cd,
         };
         let order: Vec<usize> = (0..disks.len()).collect();
         Self { machine: power_on(&make, &folder, &order), folder, make }
@@ -193,21 +212,32 @@ fn power_on(make: &Make, folder: &Path, order: &[usize]) -> Child {
     if make.firmware == Firmware::Bios {
         // Without a screen the BIOS says on the serial port what it and its ROMs have to say.
         command.args(["-machine", "pc,graphics=off"]);
-        command.args(["-boot", if make.then_disk { "order=nc" } else { "n" }]);
+        let order = match (&make.cd, make.then_disk) {
+            (Some(_), _) => "order=d",
+            (None, true) => "order=nc",
+            (None, false) => "n",
+        };
+        command.args(["-boot", order]);
     } else {
         command.args(["-machine", "q35", "-drive"]);
         command.arg("if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd");
         command.arg("-drive");
         command.arg(format!("if=pflash,format=raw,unit=1,file={}", folder.join("variables").display()));
         // Without the card's ROM the firmware's own boot is what runs.
-        card.push_str(",romfile=,bootindex=0");
+        card.push_str(if make.cd.is_some() { ",romfile=" } else { ",romfile=,bootindex=0" });
+    }
+    if let Some(cd) = &make.cd {
+        command.arg("-drive").arg(format!("if=none,id=cd0,format=raw,media=cdrom,readonly=on,file={}", cd.display()));
+        // As a BMC shows it: a drive on USB.
+        command.args(["-device", "qemu-xhci", "-device", "usb-storage,drive=cd0,bootindex=0"]);
     }
     if make.firmware == Firmware::UefiHttp {
         for protocol in ["IPv4", "IPv6"] {
             command.arg("-fw_cfg").arg(format!("name=opt/org.tianocore/{protocol}PXESupport,string=n"));
         }
     }
-    command.arg("-netdev").arg(format!("tap,id=n0,ifname={},script=no,downscript=no", make.tap));
+    let tap = format!("tap,id=n0,ifname={},script=no,downscript=no", make.tap);
+    command.arg("-netdev").arg(if make.on_wire { crate::wire::netdev() } else { tap });
     command.args(["-device", &card]);
     for (place, number) in order.iter().enumerate() {
         let path = folder.join(format!("disk{number}"));

@@ -44,8 +44,11 @@ fn a_method_without_its_proof_gives_way_to_the_next_and_both_are_remembered() {
     let bmc = runtime.block_on(Emulator::start(setup, &certificate)).unwrap();
     let said = store.folder.join("ladder.said");
 
-    // Given a host that nobody switches while its BMC is told to boot by HTTP.
+    // Given a BMC that says that an image is in its drive, and has not read a byte of it: that proves nothing.
     let child = appliance.run("climb", bmc.redfish(), &["--post-s", "30"], &said);
+    wait_for_words(&said, "virtual media: telling the BMC", Duration::from_secs(60));
+    wait_for_words(&said, "did not read a byte of it within 60 s", Duration::from_secs(120));
+    // And a host that nobody switches while its BMC is told to boot by HTTP.
     wait_for_words(&said, "UEFI HTTP: telling the BMC", Duration::from_secs(60));
     wait_for_words(&said, "switch the host off and on now", Duration::from_secs(60));
     let asked = boot_override(bmc.redfish());
@@ -63,12 +66,16 @@ fn a_method_without_its_proof_gives_way_to_the_next_and_both_are_remembered() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{text}"));
     assert_eq!(output.status.code(), Some(0), "{report}\n{text}\n{}", host.said());
     assert_eq!(report["installed"], true);
-    assert_eq!(report["methods"][0]["method"], "uefi-http");
-    assert_eq!(
-        (&report["methods"][0]["outcome"], &report["methods"][0]["stage"]),
-        (&"failed".into(), &"nothing".into())
-    );
-    assert_eq!((&report["methods"][1]["method"], &report["methods"][1]["outcome"]), (&"pxe".into(), &"proven".into()));
+    assert_eq!((&report["closed"], &report["started"]), (&true.into(), &"silent".into()), "{report}");
+    for (number, method, outcome, stage) in [
+        (0, "virtual-media", "failed", Value::from("media-unread")),
+        (1, "uefi-http", "failed", Value::from("nothing")),
+        (2, "pxe", "proven", Value::Null),
+    ] {
+        let tried = &report["methods"][number];
+        assert_eq!((&tried["method"], &tried["outcome"]), (&method.into(), &outcome.into()), "{report}");
+        assert_eq!(tried["stage"], stage, "{report}");
+    }
     host.holds(store);
     assert_eq!(boot_override(bmc.redfish())["device"], "pxe");
 
@@ -82,7 +89,7 @@ fn a_method_without_its_proof_gives_way_to_the_next_and_both_are_remembered() {
 
     // The next job of the host begins with what worked; when nothing comes of it, its right is taken back.
     let child = appliance.run("again", bmc.redfish(), &["--post-s", "30"], &said);
-    wait_for_words(&said, "methods: PXE, then UEFI HTTP", Duration::from_secs(60));
+    wait_for_words(&said, "methods: PXE, then virtual media, then UEFI HTTP", Duration::from_secs(60));
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     let jobs: Value = serde_json::from_str(&run(

@@ -7,11 +7,18 @@
 mod harm;
 mod host;
 mod ladder;
+mod media;
+mod neighbours;
 mod network;
 mod node;
+
+mod relay;
+mod run_to_end;
 mod store;
 mod strangers;
+mod sushy;
 mod tamper;
+mod wire;
 
 use host::{Disk, Firmware, Host};
 use network::{Beside, Network};

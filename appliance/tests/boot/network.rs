@@ -22,7 +22,7 @@ pub(crate) enum Beside {
 }
 
 /// Where installers speak, unless a configuration says otherwise.
-const INSTALLER_PORT: u16 = 8443;
+pub(crate) const INSTALLER_PORT: u16 = 8443;
 
 /// The card of the host.
 pub(crate) const MAC: &str = "52:54:00:77:00:01";
@@ -32,18 +32,18 @@ pub(crate) const MAC: &str = "52:54:00:77:00:01";
 pub(crate) struct Network {
     beside: Beside,
     /// Ours.
-    ours: String,
+    pub(crate) ours: String,
     /// Of the other server, or of the relay.
-    theirs: String,
+    pub(crate) theirs: String,
     /// Where the host's card is.
     pub(crate) host_namespace: String,
     /// The host's tap there.
     pub(crate) tap: &'static str,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     others: Vec<Child>,
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     run("ip", &arguments.split(' ').collect::<Vec<_>>());
 }
 
@@ -83,7 +83,7 @@ impl Network {
         network
     }
 
-    fn inside(&self, namespace: &str, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn inside(&self, namespace: &str, program: &str, arguments: &[&str]) -> String {
         run("nsenter", &[&[&format!("--net=/run/netns/{namespace}"), program], arguments].concat())
     }
 
@@ -156,33 +156,6 @@ impl Network {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// The status that a neighbour of the host gets.
-    pub(crate) fn neighbour_asks(&self, url: &str, more: &[&str]) -> String {
-        let status = ["--silent", "--max-time", "20", "--output", "/dev/null", "--write-out", "%{http_code}"];
-        self.inside(&self.theirs, "curl", &[&status, more, &[url]].concat())
-    }
-
-    /// A neighbour of the host speaks like its installer: status and answer.
-    pub(crate) fn neighbour_says_hello(&self, hello: &str, more: &[&str]) -> (String, String) {
-        let body = self.folder.join("hello.json");
-        std::fs::write(&body, hello).unwrap();
-        let body = format!("@{}", body.display());
-        let url = format!("https://10.77.0.1:{INSTALLER_PORT}{}", protocol::install::HELLO_PATH);
-        let status = ["--silent", "--insecure", "--max-time", "60", "--write-out", "\n%{http_code}"];
-        let said = self.inside(&self.theirs, "curl", &[&status, more, &["--data-binary", &body, &url]].concat());
-        let (answer, status) = said.rsplit_once('\n').unwrap();
-        (status.to_owned(), answer.to_owned())
-    }
-
-    /// The neighbour takes the address of the host's card, and this IP address.
-    pub(crate) fn neighbour_becomes(&self, address: &str) {
-        ip(&format!("-n {} link set up1 down", self.theirs));
-        ip(&format!("-n {} link set up1 address {MAC}", self.theirs));
-        ip(&format!("-n {} addr flush dev up1", self.theirs));
-        ip(&format!("-n {} addr add {address} dev up1", self.theirs));
-        ip(&format!("-n {} link set up1 up", self.theirs));
-    }
-
     /// Whether something at this address answers: a port that is refused is an answer too.
     pub(crate) fn answers(&self, address: &str) -> bool {
         let mut command = Command::new("nsenter");
@@ -215,11 +188,9 @@ impl Network {
         let (mode, subnet, address) = match self.beside {
             Beside::Nobody => ("server", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n"),
             // A whole offer is wanted there: the card has a reservation outside of the other server's range.
-            Beside::DhcpWithBootOptions => (
-                "proxy",
-                "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n",
-                "address = \"10.77.0.50\"\n",
-            ),
+            Beside::DhcpWithBootOptions => {
+                ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
+            }
             Beside::PlainDhcp => ("proxy", "", ""),
             Beside::Relay => (
                 "server",
@@ -319,6 +290,19 @@ impl Appliance {
         self.boot("arm", &[&given, more].concat());
     }
 
+    /// Opens a job whose host's BMC has this address; the URL for its virtual drive.
+    pub(crate) fn arm_for_media(&self, job: &str, serial: &str, reader: &str) -> String {
+        let given = [job, "--mac", MAC, "--image", self.image, "--image-version", "1", "--disk-serial", serial];
+        let said = self.boot("arm", &[&given[..], &["--media-reader", reader, "--output", "json"]].concat());
+        let said: Value = serde_json::from_str(&said).unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        while Flight(self.show(job)).count("armed") == 0 {
+            assert!(Instant::now() < until, "the boot servers do not know of the job");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        said["media_url"].as_str().unwrap().to_owned()
+    }
+
     /// Opens a job that must not open; what is said.
     pub(crate) fn arm_in_vain(&self, job: &str, serial: &str) -> String {
         let mut command = Command::new(RACKMEDIC);
@@ -354,6 +338,20 @@ impl Appliance {
             "--data-dir",
         ]);
         command.arg(self.config.with_file_name("data")).args(more).env("RACKMEDIC_BMC_PASSWORD", "secret-of-a-bmc");
+        let words = std::fs::File::create(said).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(words).spawn().unwrap()
+    }
+
+    /// The same beside the boot servers, for a BMC on their network.
+    pub(crate) fn run_inside(&self, job: &str, url: &str, more: &[&str], said: &std::path::Path) -> Child {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.namespace)).args([RACKMEDIC, "boot", "run", "--config"]);
+        command.arg(&self.config).args([job, "--mac", MAC, "--image", "small", "--image-version", "1"]);
+        command.args(["--disk-serial", "DISK1", "--url", url, "--output", "json", "--data-dir"]);
+        command.arg(self.config.with_file_name("data")).args(more).env("RACKMEDIC_BMC_PASSWORD", "secret-of-a-bmc");
+        if url.starts_with("redfish://") {
+            command.arg("--tls-accept-new");
+        }
         let words = std::fs::File::create(said).unwrap();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(words).spawn().unwrap()
     }

@@ -115,6 +115,27 @@ fn disk(folder: &Path) -> Vec<u8> {
         let part = std::fs::read(folder.join(name)).unwrap();
         disk[at..at + part.len()].copy_from_slice(&part);
     }
+    disk[..BOOT_CODE.len()].copy_from_slice(BOOT_CODE);
+    disk[BOOT_CODE.len()..BOOT_CODE.len() + STARTED.len() + 1].copy_from_slice(&[STARTED.as_bytes(), &[0]].concat());
     std::fs::write(folder.join("disk.raw"), &disk).unwrap();
     disk
 }
+
+/// What the disk says on the first serial port when a BIOS starts it.
+pub(crate) const STARTED: &str = "THE DISK HAS STARTED";
+
+/// Boot code of the PC (loaded at 0x7c00): writes the text behind it to COM1 (0x3f8), then halts for ever.
+const BOOT_CODE: &[u8] = &[
+    0xfa, // cli
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0xbe, 0x16, 0x7c, // mov si, 0x7c16: behind this code
+    0xac, // lodsb
+    0x84, 0xc0, // test al, al
+    0x74, 0x06, // jz to hlt
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xee, // out dx, al
+    0xeb, 0xf5, // jmp to lodsb
+    0xf4, // hlt
+    0xeb, 0xfd, // jmp to hlt
+];

@@ -4,6 +4,7 @@
 use crate::host::{Disk, Firmware, Host};
 use crate::network::{Beside, Network};
 use crate::store::Store;
+use crate::wire::Wire;
 use crate::{place, store};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -110,4 +111,62 @@ fn an_image_whose_content_lost_one_bit_costs_no_host_its_disk() {
     host.power_cycle(&[0]);
     appliance.wait_for(&host, "again", "installed", PATIENCE);
     host.holds(&store);
+}
+
+#[test]
+fn a_chunk_table_that_was_changed_on_the_wire_is_refused_and_no_disk_is_touched() {
+    let Some(store) = store() else { return };
+    let _place = place();
+    // Given a cable that turns one bit of the chunk table each time that it passes
+    let table = std::fs::read(store.place().join("images/small/1/chunks")).unwrap();
+    let middle = table[table.len() / 2..][..16].to_vec();
+    let network = Network::make(Beside::Nobody);
+    let wire = Wire::plug(
+        &network,
+        u32::MAX,
+        Box::new(move |port, payload| {
+            (port == 80).then(|| payload.windows(16).position(|part| part == middle)).flatten()
+        }),
+    );
+    let appliance = network.serve(store, Firmware::Bios);
+    appliance.arm("job", "DISK1", &[]);
+    // When the host is installed over it
+    let host = Host::on_wire(&network, Firmware::Bios, store, &[Disk::empty("DISK1")]);
+    let flight = appliance.wait_for(&host, "job", "failed", PATIENCE);
+    // Then its installer says what is wrong, and has written nothing
+    assert_eq!(flight.failure("code"), "bad-table", "{}", flight.failure("sentence"));
+    assert_eq!(host.writes(0), 0, "by QEMU's own count");
+    assert!(wire.changed() >= 1);
+    eprintln!("chunk table: {} (changed {} times)", flight.failure("sentence"), wire.changed());
+}
+
+#[test]
+fn a_manifest_that_was_changed_on_the_wire_never_arrives_and_the_next_one_is_taken() {
+    let Some(store) = store() else { return };
+    let _place = place();
+    // Given a cable that turns one bit of the installer's welcome, in which the manifest is, the first three times
+    let network = Network::make(Beside::Nobody);
+    let large = |port: u16, payload: &[u8]| {
+        // A record of application data (RFC 8446 section 5.1), longer than any other answer.
+        let record = payload.starts_with(&[0x17, 3, 3]).then(|| u16::from_be_bytes([payload[3], payload[4]]));
+        (port == 8443 && record.is_some_and(|length| length > 1200)).then_some(payload.len() / 2)
+    };
+    let wire = Wire::plug(&network, 3, Box::new(large));
+    let appliance = network.serve(store, Firmware::Bios);
+    appliance.arm("job", "DISK1", &[]);
+    let host = Host::on_wire(&network, Firmware::Bios, store, &[Disk::empty("DISK1")]);
+    // When it has met the change twice, then nothing is written
+    let until = std::time::Instant::now() + PATIENCE;
+    while wire.changed() < 3 {
+        assert!(std::time::Instant::now() < until, "changed {} times:\n{}", wire.changed(), host.said());
+        std::thread::sleep(Duration::from_millis(20));
+        if wire.changed() == 2 {
+            assert_eq!(host.writes(0), 0, "by QEMU's own count");
+        }
+    }
+    // And with the cable as cables are, the same installer is welcomed, once, and writes the disk
+    let flight = appliance.wait_for(&host, "job", "installed", PATIENCE);
+    host.holds(store);
+    assert_eq!((flight.count("hello"), flight.count("written")), (1, 1));
+    eprintln!("manifest: changed {} times, then installed", wire.changed());
 }

@@ -92,6 +92,11 @@ impl Link {
         self.folder.join(name).display().to_string()
     }
 
+    /// Gives the probe's own interface this MTU.
+    pub(crate) fn mtu(&self, bytes: u32) {
+        ip(&format!("-n {}a link set eth0 mtu {bytes}", self.id));
+    }
+
     /// Puts a file where TFTP serves it.
     pub(crate) fn file(&self, name: &str, bytes: usize) {
         std::fs::write(self.folder.join("tftp").join(name), vec![7; bytes]).unwrap();

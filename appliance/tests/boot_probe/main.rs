@@ -138,6 +138,22 @@ fn without_the_right_to_raw_frames_it_says_what_it_needs() {
 
 /// The table for people names what the JSON names.
 #[test]
+fn the_mtu_is_that_of_the_network_that_is_asked_and_not_of_one_that_has_an_interface_of_the_same_name() {
+    let Some(mut link) = link() else { return };
+    // Given a link of 1,400 bytes in a network of its own, while /sys shows another network, whose eth0 has another MTU or is none
+    link.mtu(1400);
+    link.dnsmasq(&["--dhcp-option-force=26,1400"]);
+    let report = link.probe(&["--offers-only"]);
+    assert_eq!(report.json["interface"]["mtu"], 1400);
+    assert_eq!(report.faults(), Vec::<&str>::new(), "{}", report.json);
+    // And a server that says something else than the link has
+    link.mtu(1300);
+    let report = link.probe(&["--offers-only"]);
+    assert!(report.faults().contains(&"mtu-differs"), "{}", report.json);
+    assert!(report.sentence("mtu-differs").contains("eth0 here has 1300"), "{}", report.sentence("mtu-differs"));
+}
+
+#[test]
 fn the_table_has_the_clients_the_servers_and_the_sentences() {
     let Some(mut link) = link() else { return };
     link.dnsmasq(&["--dhcp-option-force=60,PXEClient"]);

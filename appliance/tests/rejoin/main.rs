@@ -9,11 +9,13 @@ mod scene;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node as NodeObject;
+use rackmedic::cluster::Rejoin as _;
 use rackmedic::rejoin::Progress;
 use rackmedic::rejoin::StepError;
 use rackmedic::rejoin::calls::Around;
 use rackmedic::rejoin::credential::Lifetime;
-use scene::story;
+use rackmedic::rejoin::record::Marks;
+use scene::{CLUSTER, HOST, story};
 use std::time::Instant;
 
 /// The whole way, with the times that it took.
@@ -81,6 +83,88 @@ fn a_wiped_host_rejoins_with_a_new_identity_and_its_old_labels() {
             })
             .await;
         assert_eq!(scene.node("n1").await.unwrap().metadata.uid, new.metadata.uid, "the new Node was not touched");
+    });
+}
+
+/// The same through the door that the step machine's calls go through, with the kubeadm driver and then with a site's own.
+#[test]
+fn the_step_machine_s_calls_bring_a_wiped_host_back() {
+    story("the_step_machine_s_calls_bring_a_wiped_host_back", async |scene| {
+        use healing::command::{ClusterCall, Reply};
+        use healing::id::{ClusterId, HostId};
+        scene.join_first("n1", 1).await;
+        scene.kubectl("label node n1 pool=fast");
+        scene.kubectl("taint node n1 dedicated=ml:NoSchedule");
+        // What nobody knows is left to whoever asks
+        let drivers = scene.drivers("n1", Marks::default());
+        assert_eq!(scene.ask(&drivers, ClusterId(9), HOST, ClusterCall::DeleteNode).await, None);
+        assert_eq!(scene.ask(&drivers, CLUSTER, HostId(8), ClusterCall::DeleteNode).await, None);
+        assert_eq!(scene.ask(&drivers, CLUSTER, HOST, ClusterCall::Cordon).await, None);
+        for round in ["kubeadm", "generic"] {
+            if round == "generic" {
+                scene.use_generic_driver();
+                scene.forget("n1");
+            }
+            let drivers = scene.drivers("n1", Marks::default());
+            let old = scene.node("n1").await.unwrap();
+            // When its power is cut, its name freed, its disk written, and it boots
+            scene.host("n1").power_off();
+            scene.not_ready("n1").await;
+            scene.step(&drivers, ClusterCall::DeleteNode).await;
+            assert!(scene.node("n1").await.is_none(), "{round}");
+            let recorded = drivers.recorded(HOST).unwrap();
+            assert_eq!(recorded.labels["pool"], "fast", "{round}");
+            assert!(recorded.taints.iter().any(|taint| taint.key == "dedicated"), "{round}");
+            let token = scene.reimage("n1", "incident-41").await;
+            scene.step(&drivers, ClusterCall::MintCredential).await;
+            assert_eq!(scene.our_tokens(), 1, "{round}: the step machine and the installer share one credential");
+            scene.host("n1").power_on().unwrap();
+            scene.first_boot("n1");
+            scene.step(&drivers, ClusterCall::RestoreLabels).await;
+            scene.step(&drivers, ClusterCall::DeleteCredential).await;
+            // Then it is another Node with the old marks, and the credential opens nothing
+            let new = scene.node("n1").await.unwrap();
+            assert_ne!(new.metadata.uid, old.metadata.uid, "{round}");
+            assert_eq!(new.metadata.labels.as_ref().unwrap()["pool"], "fast", "{round}");
+            assert!(scene.taints("n1").await.contains(&"dedicated=ml:NoSchedule".to_owned()), "{round}");
+            assert_eq!(scene.our_tokens(), 0, "{round}");
+            scene.token_is_refused(&token).await;
+            scene.serving("n1").await;
+            eprintln!("{round}: back by the step machine's calls");
+        }
+        // And a Node that is gone before anybody looked has what the register knew of it
+        scene.host("n1").power_off();
+        scene.kubectl("delete node n1");
+        scene.forget("n1");
+        let mut known = Marks::default();
+        known.labels.insert("pool".to_owned(), "known".to_owned());
+        let drivers = scene.drivers("n1", known);
+        scene.step(&drivers, ClusterCall::DeleteNode).await;
+        assert_eq!(drivers.recorded(HOST).unwrap().labels["pool"], "known");
+        assert_eq!(scene.ask(&drivers, CLUSTER, HOST, ClusterCall::DeleteCredential).await, Some(Reply::Ok));
+    });
+}
+
+/// What the boot servers do by themselves for a host that they installed.
+#[test]
+fn the_boot_servers_alone_make_an_installed_host_join_and_join_again() {
+    story("the_boot_servers_alone_make_an_installed_host_join_and_join_again", async |scene| {
+        // Given a host that no cluster knows, installed by the boot servers
+        let alone = scene.installed_alone("n1", 1, "first").await;
+        scene.followed(alone, "n1").await;
+        let first = scene.node("n1").await.unwrap();
+        scene.kubectl("label node n1 pool=fast");
+        // When it is wiped and installed again, by servers that were started anew
+        scene.host("n1").power_off();
+        let alone = scene.installed_alone("n1", 1, "again").await;
+        scene.followed(alone, "n1").await;
+        // Then it is another Node, Ready, with its label, and no credential is left
+        let again = scene.node("n1").await.unwrap();
+        assert_ne!(again.metadata.uid, first.metadata.uid);
+        assert_ne!(boot_id(&again), boot_id(&first));
+        assert_eq!(again.metadata.labels.as_ref().unwrap()["pool"], "fast");
+        assert_eq!(scene.our_tokens(), 0);
+        scene.serving("n1").await;
     });
 }
 

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
+use healing::command::{ClusterCall, Intent, Reply, Target};
+use healing::id::{ClusterId, HostId, IncidentId, JobId, MachineId};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -12,11 +14,14 @@ use protocol::install::{FirstBoot, FirstBootFile};
 use protocol::name::Name;
 use rack::kubernetes::{ControlPlane, Node, Programs, alone, run};
 use rackmedic::boot::installer_api::FirstBootSource;
+use rackmedic::cluster::{Joining, Rejoin as _};
+use rackmedic::rejoin::alone::{Alone, JoiningHost, JoiningHosts, PlanOfAll, Planned};
 use rackmedic::rejoin::cluster::Cluster;
 use rackmedic::rejoin::credential::{Lifetime, Secrets};
-use rackmedic::rejoin::driver::{Driver, Preset};
+use rackmedic::rejoin::driver::{Driver, DriverFile, Preset};
 use rackmedic::rejoin::first_boot::{JoinPlan, OptionValue};
-use rackmedic::rejoin::record::Record;
+use rackmedic::rejoin::port::{Drivers, Member, Members, Way};
+use rackmedic::rejoin::record::{self, Marks, Record};
 use rackmedic::rejoin::source::{JoinFiles, Joiner, Joiners};
 use rackmedic::rejoin::verify::is_ready;
 use rackmedic::rejoin::{Progress, Rejoin, StepError};
@@ -192,6 +197,137 @@ impl Scene {
         token
     }
 
+    /// The appliance's door to the drivers: this cluster has one, and the register knows this host.
+    pub(crate) fn drivers(&self, node: &str, known: Marks) -> Drivers<OneMember> {
+        let way = Way {
+            driver: self.driver.clone(),
+            endpoint: self.control.endpoint(),
+            authorities: self.cluster.authorities().to_vec(),
+        };
+        let member = Member {
+            node: node.parse().unwrap(),
+            addresses: [IpAddr::V4(self.hosts[node].address())].into(),
+            kubelet: Some(self.version.clone()),
+            lifetime: Lifetime::USUAL,
+            marks: Some(known),
+        };
+        Drivers {
+            ways: [(CLUSTER, way)].into(),
+            members: OneMember(member),
+            secrets: Arc::clone(&self.secrets),
+            records: self.records.clone(),
+            one: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Makes one call of the step machine, as often as it asks within its limit.
+    pub(crate) async fn step(&self, drivers: &Drivers<OneMember>, call: ClusterCall) {
+        self.wait(&format!("{call:?}"), || async {
+            let target = target(HOST);
+            let joining = Joining {
+                cluster: CLUSTER,
+                target: &target,
+                incident: INCIDENT,
+                intent: Intent::MintCredential(JobId(1)),
+            };
+            let answer = drivers.answer(self.cluster.client().clone(), joining, call).await;
+            assert!(matches!(answer, Some(Reply::Ok | Reply::ApiSilent)), "{call:?}: {answer:?}");
+            (answer == Some(Reply::Ok)).then_some(())
+        })
+        .await;
+    }
+
+    /// Answers a call about something that the drivers know nothing of.
+    pub(crate) async fn ask(
+        &self,
+        drivers: &Drivers<OneMember>,
+        cluster: ClusterId,
+        host: HostId,
+        call: ClusterCall,
+    ) -> Option<Reply> {
+        let target = target(host);
+        let joining = Joining { cluster, target: &target, incident: INCIDENT, intent: Intent::Return };
+        drivers.answer(self.cluster.client().clone(), joining, call).await
+    }
+
+    /// A driver of a site: the generic one, with files that it names itself.
+    pub(crate) fn use_generic_driver(&mut self) {
+        let templates = concat!(env!("CARGO_MANIFEST_DIR"), "/../templates/join");
+        let text = r#"
+            token_group = "system:bootstrappers:kubeadm:default-node-token"
+            [[file]]
+            path = "/etc/rackmedic/join/kubeadm.yaml"
+            mode = "0600"
+            quoting = "yaml"
+            template = "kubeadm.yaml"
+            [[file]]
+            path = "/etc/rackmedic/join/join.sh"
+            mode = "0700"
+            quoting = "shell"
+            template = "kubeadm.sh"
+            [[file]]
+            path = "/etc/systemd/system/rackmedic-join.service"
+            mode = "0644"
+            quoting = "word"
+            template = "kubeadm.service"
+        "#;
+        let file: DriverFile = toml::from_str(text).unwrap();
+        self.driver = file.driver(std::path::Path::new(templates)).unwrap();
+        assert_eq!(self.driver.name, "generic");
+    }
+
+    /// As if the host's earlier rejoin had been of another incident, long ago.
+    pub(crate) fn forget(&self, node: &str) {
+        std::fs::remove_file(self.records.join(format!("{node}.json"))).unwrap();
+    }
+
+    /// The joins of boot servers alone, for a host that was wiped now.
+    pub(crate) async fn installed_alone(&mut self, name: &str, number: u8, job: &str) -> Arc<Alone> {
+        if !self.hosts.contains_key(name) {
+            let host = Node::new(&self.control, name, number).unwrap();
+            self.hosts.insert(name.to_owned(), host);
+        }
+        self.host(name).reimage().unwrap();
+        let address = IpAddr::V4(self.host(name).address());
+        let host = JoiningHost { node: name.parse().unwrap(), address, kubelet: Some(self.version.clone()) };
+        let options = [("ignore_preflight_errors".to_owned(), OptionValue::List(vec!["all".to_owned()]))].into();
+        let plan = PlanOfAll { endpoint: None, options, lifetime: Lifetime::USUAL };
+        let alone = Arc::new(Alone::new(JoinFiles {
+            given: Arc::new(Hostname(name.to_owned())),
+            joiners: Planned { hosts: Arc::new(OneHost(host)), plan },
+            cluster: self.cluster.clone(),
+            driver: self.driver.clone(),
+            secrets: Arc::clone(&self.secrets),
+            records: self.records.clone(),
+            one: tokio::sync::Mutex::default(),
+        }));
+        // As the installer asks: again and again, until the cluster has noticed that the old Node is gone.
+        let job: Name = job.parse().unwrap();
+        let files = self.wait("the files of the first boot", || async { alone.files(&job).await.ok() }).await;
+        assert!(files == alone.files(&job).await.unwrap(), "an installer that asks twice is given the same");
+        installer::first_boot::write_all(&self.host(name).disk(), &files).unwrap();
+        self.host(name).power_on().unwrap();
+        self.first_boot(name);
+        alone
+    }
+
+    /// Lets the boot servers follow their hosts until this one is back.
+    pub(crate) async fn followed(&self, alone: Arc<Alone>, name: &str) {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let following = tokio::spawn({
+            let stop = stop.clone();
+            async move { alone.follow(stop).await }
+        });
+        let node = name.parse().unwrap();
+        self.wait("its credential is deleted", || async {
+            let content = record::look(&self.records, &node).unwrap().unwrap();
+            (content.restored && content.credential_deleted).then_some(())
+        })
+        .await;
+        stop.cancel();
+        following.await.unwrap();
+    }
+
     /// What the unit of the first boot runs; there is no systemd in the namespaces.
     pub(crate) fn first_boot(&mut self, name: &str) {
         let unit = self.host(name).disk().join("etc/systemd/system/rackmedic-join.service");
@@ -344,6 +480,52 @@ impl FirstBootSource for Hostname {
         let content = STANDARD.encode(format!("{}\n", self.0));
         let files = vec![FirstBootFile { path: "/etc/hostname".to_owned(), mode: 0o644, content }];
         Box::pin(async { Ok(FirstBoot { files }) })
+    }
+}
+
+/// Of the stories that go through the appliance's door.
+pub(crate) const CLUSTER: ClusterId = ClusterId(3);
+pub(crate) const HOST: HostId = HostId(7);
+const INCIDENT: IncidentId = IncidentId(41);
+
+fn target(host: HostId) -> Target {
+    Target {
+        host,
+        name: "n1".to_owned(),
+        cluster: Some(CLUSTER),
+        machine: MachineId(1),
+        linked: true,
+        found_off: false,
+        network: healing::assess::NetworkState::Silent,
+        outlets_off: false,
+        boot_before: None,
+        disk: None,
+        spare_machine: None,
+        effect_ms: 60_000,
+        off_gap_ms: 2_000,
+        found_off_gap_ms: 10_000,
+        release_ms: 120_000,
+        last_look_ms: 3_000,
+        action_spacing_ms: 1_000,
+    }
+}
+
+/// The register knows one host.
+#[derive(Debug)]
+pub(crate) struct OneMember(Member);
+
+impl Members for OneMember {
+    fn member(&self, host: HostId) -> Option<Member> {
+        (host == HOST).then(|| self.0.clone())
+    }
+}
+
+/// Every job is about this host.
+struct OneHost(JoiningHost);
+
+impl JoiningHosts for OneHost {
+    fn host(&self, _: &Name) -> Result<Option<JoiningHost>, String> {
+        Ok(Some(self.0.clone()))
     }
 }
 

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod command_line;
+pub mod dhcp;
 pub mod disks;
 pub mod efi_entry;
 pub mod failure;

@@ -115,6 +115,25 @@ pub fn give(name: &str, given: &Address) -> io::Result<()> {
     }
 }
 
+/// Lets a socket speak and hear through this card alone, which need not have an address for that.
+///
+/// # Errors
+/// What the kernel says.
+pub fn only_through(socket: &std::net::UdpSocket, name: &str) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(name.len()).map_err(io::Error::other)?;
+    // SAFETY: SO_BINDTODEVICE reads `length` bytes of a name; they are those of `name`, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_ptr().cast::<libc::c_void>(),
+            length,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Has the kernel read a disk's partitions again.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 use installer::command_line::CommandLine;
 use installer::flow::{Places, install, trusted_keys};
 use installer::kernel::{load_modules, mount_all, mount_efi_variables, say, wait_for_power};
-use installer::link;
+use installer::{dhcp, link};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -44,8 +44,10 @@ fn run(began: Instant) {
     if !link::wait_for_carrier(sys, &card) {
         say(&format!("{card} sees no cable; trying all the same"));
     }
-    let Some(address) = line.address else {
-        return say("the boot script has given no address");
+    let asked = line.address.map_or_else(|| dhcp::ask(&card, &line.mac), Ok);
+    let address = match asked {
+        Ok(address) => address,
+        Err(error) => return say(&format!("{card} has no address: {error}")),
     };
     if let Err(error) = link::give(&card, &address) {
         return say(&format!("{card} does not take {}: {error}", address.address));

@@ -21,6 +21,12 @@ pub enum Role {
     Shim,
     /// The distribution's signed GRUB with network support, which shim loads.
     Grub,
+    /// The distribution's isolinux, which a BIOS starts from a CD.
+    Isolinux,
+    /// The library that isolinux of this version cannot start without (`ldlinux.c32`).
+    IsolinuxLibrary,
+    /// A FAT file system with shim and the GRUB for CDs, which UEFI starts from a CD.
+    EfiImage,
     /// The installer's kernel.
     Kernel,
     /// The installer's initramfs.

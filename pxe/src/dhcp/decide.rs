@@ -163,7 +163,13 @@ impl Answerer {
         now: Now,
         events: &mut Vec<BootEvent>,
     ) -> Option<Boot> {
-        let class = request.boot_class()?;
+        let Some(class) = request.boot_class() else {
+            // Its installer, or the system on its disk: worth a line, since it did not ask to boot.
+            if ticket.is_some() && request.kind == MessageType::Discover {
+                events.push(BootEvent::Discover { class: None, client: "a system".into(), ipxe: false });
+            }
+            return None;
+        };
         let client = arch::of(request.arch_codes(), request.mac)?;
         let ticket = ticket?;
         if request.kind == MessageType::Discover {

@@ -13,7 +13,7 @@ use super::{foreign, frame};
 use crate::gate::{self, Now, Stage, Ticket, Tickets};
 use crate::mac::Mac;
 use crate::peers::Peers;
-use crate::recorder::event::BootEvent;
+use crate::recorder::event::{BootEvent, NAMES_A_BOOT_FILE};
 use crate::recorder::{Recorder, pcap};
 use crate::router;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -428,8 +428,8 @@ impl<T: Tickets> DhcpServer<T> {
     /// A frame of the tap: another server, or a question for routers. Requests to us come through the UDP sockets.
     fn frame(&self, frame: &[u8]) -> Option<(Mac, u32)> {
         let now = self.around.tickets.now();
-        if let Some((mac, address)) = router::solicitation(frame) {
-            self.solicited(mac, address, now);
+        if let Some(asked) = router::solicitation(frame) {
+            self.solicited(asked, now);
             return None;
         }
         let about = pcap::about(frame, self.link.mac);
@@ -449,7 +449,7 @@ impl<T: Tickets> DhcpServer<T> {
                 let what = match warning.name() {
                     "rogue-dhcp-server" => "it offers an address of its own",
                     "stray-option-60" => "it says PXEClient without a file, UEFI will ask it on port 4011",
-                    _ => "it names a boot file of its own",
+                    _ => NAMES_A_BOOT_FILE,
                 };
                 self.around.recorder.note(
                     &ticket.job,
@@ -480,15 +480,12 @@ impl<T: Tickets> DhcpServer<T> {
         self.send(&Ready { port: Port::Dhcp, destination, bytes });
     }
 
-    fn solicited(&self, mac: Mac, address: std::net::Ipv6Addr, now: Now) {
-        let Some(ticket) = self.around.tickets.of_mac(mac) else { return };
-        if gate::may_boot(Some(&ticket), mac, &ticket.job, Stage::Options, now).is_err() {
-            return;
-        }
-        let ours = (self.link.mac, router::link_local(self.link.mac));
-        match self.tap.send(&router::no_router(ours, (mac, address))) {
-            Ok(()) => self.around.recorder.note(&ticket.job, mac, now, BootEvent::RouterAsked),
-            Err(error) => tracing::warn!(%mac, %error, "a router advertisement could not be sent"),
+    fn solicited(&self, asked: router::Asked, now: Now) {
+        let ticket = self.around.tickets.of_mac(asked.mac);
+        let Some((job, answer)) = router::answer(self.link.mac, asked, ticket.as_deref(), now) else { return };
+        match self.tap.send(&answer) {
+            Ok(()) => self.around.recorder.note(&job, asked.mac, now, BootEvent::RouterAsked),
+            Err(error) => tracing::warn!(mac = %asked.mac, %error, "a router advertisement could not be sent"),
         }
     }
 }

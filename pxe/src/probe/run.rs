@@ -6,6 +6,7 @@ use super::client::Client;
 use super::fetch::{self, Fetched};
 use crate::dhcp::frame;
 use crate::dhcp::packet_socket::PacketSocket;
+use crate::interface_mtu::interface_mtu;
 use crate::mac::Mac;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -75,8 +76,10 @@ impl Interface {
             std::net::IpAddr::V4(address) => Some(address),
             std::net::IpAddr::V6(_) => None,
         });
-        let mtu = std::fs::read_to_string(format!("/sys/class/net/{name}/mtu"));
-        let mtu = mtu.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1500);
+        let mtu = interface_mtu(found.index);
+        let mtu = mtu.map_err(|source| ProbeError::Socket { interface: name.to_owned(), source })?;
+        // Loopback has more than DHCP's option can say.
+        let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         Ok(Self { name: name.to_owned(), index: found.index, address, mtu })
     }
 }

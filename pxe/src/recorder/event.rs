@@ -10,6 +10,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::Ipv4Addr;
 
+/// What [`BootEvent::Foreign`] says of a server that names a boot file: by this a verdict knows whose file a host took.
+pub const NAMES_A_BOOT_FILE: &str = "it names a boot file of its own";
+
 /// One moment of a boot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -110,6 +113,11 @@ pub enum BootEvent {
         /// Why.
         why: String,
     },
+    /// Its BMC reads the image for its virtual drive.
+    MediaRead {
+        /// How much of it so far, bytes; parts that it reads twice count twice.
+        bytes: u64,
+    },
     /// The host asked where the routers of IPv6 are, and was told that there are none.
     RouterAsked,
     /// Another DHCP server spoke to this host.
@@ -185,6 +193,10 @@ impl fmt::Display for BootEvent {
             }
             Self::FileFailed { protocol, file, bytes, why } => {
                 write!(f, "{} {file}: broke off after {bytes} bytes: {why}", name(*protocol))
+            }
+            Self::MediaRead { bytes: 0 } => write!(f, "its BMC reads the image for the virtual drive"),
+            Self::MediaRead { bytes } => {
+                write!(f, "its BMC reads the image for the virtual drive, {bytes} bytes so far")
             }
             Self::RouterAsked => write!(f, "asked for IPv6 routers, told that there are none"),
             Self::Foreign { server, what } => write!(f, "another DHCP server, {server}: {what}"),

@@ -1,9 +1,11 @@
 //! Where a boot stands, in one plain sentence: a pure function of what was seen.
 
-use super::event::BootEvent;
+use super::event::{BootEvent, NAMES_A_BOOT_FILE};
 use crate::dhcp::request::BootClass;
 use crate::files::Protocol;
 use protocol::install::InstallStage;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 /// How far a boot came.
@@ -20,6 +22,8 @@ pub enum Reached {
     Offered,
     /// It took an address.
     Addressed,
+    /// Its BMC reads the image for its virtual drive.
+    Media,
     /// It began to fetch its first loader.
     Loader,
     /// It has its first loader.
@@ -54,7 +58,8 @@ pub struct Verdict {
 /// After so long without a word a step stands still. POST of a server can take ten minutes; everything else is quick.
 fn patience(reached: Reached) -> Duration {
     Duration::from_secs(match reached {
-        Reached::Nothing | Reached::AddressOnly => 600,
+        // The drive is filled before the power is switched on, so the self test is still to come.
+        Reached::Nothing | Reached::AddressOnly | Reached::Media => 600,
         Reached::Done => 900,
         Reached::KernelFetched => 180,
         Reached::Installing => 300,
@@ -77,7 +82,9 @@ struct Seen {
     reached: Reached,
     asks: u32,
     asks_after_offer: u32,
-    took_other: bool,
+    took_other: Option<Ipv4Addr>,
+    /// Servers that name a boot file of their own.
+    foreign_files: BTreeSet<Ipv4Addr>,
     told_on_4011: bool,
     http_boot: bool,
     stage: Option<InstallStage>,
@@ -116,12 +123,13 @@ impl Seen {
                 self.reach(Reached::Asked);
             }
             BootEvent::Offered { .. } => self.reach(Reached::Offered),
-            BootEvent::TookOther { .. } => {
-                self.took_other = true;
+            BootEvent::TookOther { server, .. } => {
+                self.took_other = Some(*server);
                 if self.reached >= Reached::Offered {
                     self.reach(Reached::Addressed);
                 }
             }
+            BootEvent::MediaRead { .. } => self.reach(Reached::Media),
             BootEvent::BootServer { .. } => {
                 self.told_on_4011 = true;
                 self.reach(Reached::Addressed);
@@ -153,7 +161,12 @@ impl Seen {
                 };
                 self.broken_file = Some(format!("{file} by {by} broke off: {why}"));
             }
-            BootEvent::Foreign { server, what } => self.foreign = Some(format!("{server}: {what}")),
+            BootEvent::Foreign { server, what } => {
+                if what == NAMES_A_BOOT_FILE {
+                    self.foreign_files.insert(*server);
+                }
+                self.foreign = Some(format!("{server}: {what}"));
+            }
             BootEvent::Hello => self.reach(Reached::Hello),
             BootEvent::Stage { stage, .. } => {
                 self.stage = Some(*stage);
@@ -173,7 +186,8 @@ impl Seen {
         if stopped && self.reached != Reached::Joined {
             sentence.push_str(&format!(" (nothing for {} s)", silent.as_secs()));
         }
-        if let Some(foreign) = self.foreign.as_ref().filter(|_| self.reached < Reached::Loader) {
+        let named = self.took_other.is_some_and(|server| self.foreign_files.contains(&server));
+        if let Some(foreign) = self.foreign.as_ref().filter(|_| self.reached < Reached::Loader && !named) {
             sentence.push_str(&format!("; another DHCP server interferes, {foreign}"));
         }
         sentence
@@ -188,6 +202,13 @@ impl Seen {
         }
         if let Some(refused) = self.refused.as_ref().filter(|_| self.reached <= Reached::Asked) {
             return refused.clone();
+        }
+        if let Some(server) =
+            self.took_other.filter(|server| self.reached == Reached::Addressed && self.foreign_files.contains(server))
+        {
+            return format!(
+                "took the whole offer of {server}, which names a boot file of its own, and boots what that says: it came first. Take options 60, 66 and 67 out of {server} at least for this host, or use HTTP boot by its BMC, or virtual media"
+            );
         }
         let text = match self.reached {
             Reached::Nothing => {
@@ -204,7 +225,7 @@ impl Seen {
             Reached::Addressed if self.told_on_4011 => {
                 "was told its file on port 4011 and never asked for it: its ROM cannot reach TFTP here"
             }
-            Reached::Addressed if self.took_other => {
+            Reached::Addressed if self.took_other.is_some() => {
                 "got the offer, took its address from the other server, never asked for the file: its ROM ignores split offers. Use server mode with a reservation, HTTP boot by its BMC, or virtual media"
             }
             Reached::Addressed if self.http_boot => {
@@ -212,6 +233,9 @@ impl Seen {
             }
             Reached::Addressed => {
                 "got the offer, took the address, never asked for the file: TFTP is blocked on the way to us"
+            }
+            Reached::Media => {
+                "its BMC reads the image for its virtual drive; the installer has not said hello: it is still starting, its firmware does not boot from that drive, or it lacks a driver for the network card"
             }
             Reached::Loader => "fetches its first loader",
             Reached::LoaderFetched => {
@@ -243,7 +267,6 @@ fn is_kernel(file: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     fn said(events: &[BootEvent], silent_s: u64) -> Verdict {
         verdict(events, Duration::from_secs(silent_s))
@@ -266,6 +289,18 @@ mod tests {
 
         let again = said(&[asks(), offered(), asks(), offered()], 60);
         assert!(again.sentence.contains("asked again"), "{}", again.sentence);
+    }
+
+    #[test]
+    fn a_host_that_took_the_whole_offer_of_another_server_is_not_told_that_its_rom_is_to_blame() {
+        let (winner, third) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 9));
+        let names = |server| BootEvent::Foreign { server, what: NAMES_A_BOOT_FILE.into() };
+        let took = BootEvent::TookOther { server: winner, address: None };
+        let sentence = said(&[asks(), offered(), names(winner), took.clone()], 60).sentence;
+        assert!(sentence.contains("whole offer of 10.0.0.1") && !sentence.contains("ROM"), "{sentence}");
+        // Another one names a file as well, but it took its address from one that does not.
+        let sentence = said(&[asks(), offered(), names(third), took], 60).sentence;
+        assert!(sentence.contains("ROM ignores split offers") && sentence.contains("10.0.0.9"), "{sentence}");
     }
 
     #[test]

@@ -311,7 +311,9 @@ impl Sender {
             match sent {
                 Ok(()) => first = until.saturating_add(1),
                 // A card that computes no checksums cannot cut (EIO), a way with a smaller packet neither (EINVAL).
-                Err(error) if self.cuts == Cuts::Yes && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
+                Err(error)
+                    if self.cuts == Cuts::Yes && matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL)) =>
+                {
                     segments::cut_into(socket, 0)?;
                     self.cuts = Cuts::No;
                 }

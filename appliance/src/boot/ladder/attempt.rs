@@ -51,7 +51,9 @@ pub fn standing<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now, n
             post.as_secs()
         )),
         Reached::Nothing => Standing::Wait { sentence: verdict.sentence },
-        Reached::AddressOnly
+        Reached::Media if silent >= post => failed(verdict.sentence),
+        // An installer that asks for its address says hello right behind it, and needs no two minutes for that.
+        Reached::AddressOnly | Reached::Media
             if asked_first(&moments).is_some_and(|at| now.elapsed.saturating_sub(at) >= ADDRESS_ONLY) =>
         {
             failed(
@@ -64,6 +66,23 @@ pub fn standing<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now, n
         _ if verdict.stopped => failed(verdict.sentence),
         _ => Standing::Wait { sentence: verdict.sentence },
     }
+}
+
+/// How long a BMC may take from "inserted" to the first byte that it reads: it looks at an image before it shows it.
+pub const MEDIA_READ: Duration = Duration::from_secs(60);
+
+/// Whether the BMC has begun to read the image for its virtual drive since `begun`.
+#[must_use]
+pub fn media_read<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now) -> bool {
+    let reads = |moment: &Moment| matches!(moment.event, BootEvent::MediaRead { .. });
+    moments.into_iter().any(|moment| moment.at.elapsed >= begun.elapsed && reads(moment))
+}
+
+/// Whether an installed host's own system was heard since `begun`: it asks for an address, and not to boot.
+#[must_use]
+pub fn system_heard<'a>(moments: impl IntoIterator<Item = &'a Moment>, begun: Now) -> bool {
+    let plain = |moment: &Moment| matches!(moment.event, BootEvent::Discover { class: None, .. });
+    moments.into_iter().any(|moment| moment.at.elapsed >= begun.elapsed && plain(moment))
 }
 
 fn asked_first(moments: &[&Moment]) -> Option<Duration> {
@@ -97,6 +116,7 @@ const fn stage(reached: Reached) -> &'static str {
         Reached::Asked => "asked",
         Reached::Offered => "offered",
         Reached::Addressed => "addressed",
+        Reached::Media => "media",
         Reached::Loader => "loader",
         Reached::LoaderFetched => "loader-fetched",
         Reached::Script => "script",
@@ -171,6 +191,22 @@ mod tests {
         assert_eq!(stands(&[(30, asks()), (50, BootEvent::Hello)], 51), Standing::Proven);
         let old = Moment { at: at(0), event: BootEvent::Hello };
         assert!(matches!(standing([&old], at(5), at(6), POST), Standing::Wait { .. }));
+    }
+
+    #[test]
+    fn a_drive_that_is_read_gives_the_self_test_its_time_and_a_disk_that_boots_instead_none() {
+        let read = BootEvent::MediaRead { bytes: 0 };
+        let inserted = moments(&[(0, read.clone())]);
+        assert!(
+            media_read(&inserted, at(0))
+                && !media_read(&inserted, at(1))
+                && !media_read(&moments(&[(5, asks())]), at(0))
+        );
+        assert!(matches!(stands(&[(200, read.clone())], 799), Standing::Wait { .. }));
+        assert_eq!(stage_of(&stands(&[(200, read.clone())], 800)), "media");
+        let plain = BootEvent::Discover { class: None, client: "".into(), ipxe: false };
+        assert!(matches!(stands(&[(20, read.clone()), (40, plain.clone())], 159), Standing::Wait { .. }));
+        assert_eq!(stage_of(&stands(&[(20, read), (40, plain)], 160)), "media");
     }
 
     #[test]

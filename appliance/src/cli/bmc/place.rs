@@ -74,7 +74,7 @@ impl Place {
     }
 
     /// The account's name and the address behind the URL.
-    pub(super) async fn endpoint(&self) -> anyhow::Result<(Endpoint, SocketAddr)> {
+    pub(in crate::cli) async fn endpoint(&self) -> anyhow::Result<(Endpoint, SocketAddr)> {
         let endpoint: Endpoint = self.url.parse().map_err(|why| Usage(format!("--url: {why}")))?;
         let address = self.free(&endpoint).await?;
         Ok((endpoint, address))

@@ -2,6 +2,7 @@
 //! and the keys it trusts.
 
 use super::cpio::Cpio;
+use super::efi_image;
 use super::modules;
 use super::packages::{self, PackageError};
 use super::sbat;
@@ -58,6 +59,14 @@ pub enum BuildError {
     /// A name of ours is none.
     #[error(transparent)]
     Name(#[from] NoName),
+    /// The folder of the work.
+    #[error("{path}: {source}")]
+    Work {
+        /// Which file.
+        path: PathBuf,
+        /// What the file system says.
+        source: std::io::Error,
+    },
 }
 
 /// Makes it and puts it into the store.
@@ -99,6 +108,18 @@ pub fn build(
     step("GRUB");
     let grub = packages::fetch("grub-efi-amd64-signed", &recipe.work)?;
     add(Role::Grub, "grubx64.efi", grub.read("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed")?, grub.source())?;
+    step("the loaders for virtual drives");
+    let isolinux = packages::fetch("isolinux", &recipe.work)?;
+    add(Role::Isolinux, "isolinux.bin", isolinux.read("usr/lib/ISOLINUX/isolinux.bin")?, isolinux.source())?;
+    let library = packages::fetch("syslinux-common", &recipe.work)?;
+    add(
+        Role::IsolinuxLibrary,
+        "ldlinux.c32",
+        library.read("usr/lib/syslinux/modules/bios/ldlinux.c32")?,
+        library.source(),
+    )?;
+    let source = format!("{}, {}", shim.source(), grub.source());
+    add(Role::EfiImage, "efi.img", efi_image::make(recipe, &shim, &grub)?, source)?;
     step("the kernel");
     let kernel = packages::fetch(&packages::behind(&recipe.kernel, &recipe.work)?, &recipe.work)?;
     let release = kernel.name.trim_start_matches("linux-image-").to_owned();

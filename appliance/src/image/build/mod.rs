@@ -2,6 +2,7 @@
 
 pub mod boot_set;
 pub mod cpio;
+pub mod efi_image;
 pub mod modules;
 pub mod node;
 pub mod packages;

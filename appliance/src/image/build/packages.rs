@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 pub enum PackageError {
     /// A program of Debian is not here, or could not be started.
     #[error(
-        "{program} could not be started: {source}. Images are made on Debian 12; a boot set needs the packages apt, dpkg and kmod, a node image mmdebstrap, e2fsprogs, fdisk, dosfstools and mtools besides"
+        "{program} could not be started: {source}. Images are made on Debian 12; a boot set needs the packages apt, dpkg, kmod, dosfstools and mtools, a node image mmdebstrap, e2fsprogs and fdisk besides"
     )]
     Program {
         /// Which.

@@ -157,6 +157,7 @@ pub fn build(
         kubelet: programs.kubelet_version.clone(),
         encoding: recipe.encoding,
         created: recipe.created.clone(),
+        largest_bytes: protocol::manifest::IMAGE_LIMIT_BYTES,
     };
     let manifest = import(&raw, &about, key, store, |progress| step(Step::Import(progress)))?;
     std::fs::remove_dir_all(&work).map_err(io(&work))?;

@@ -1,0 +1,145 @@
+//! The drivers behind the cluster client's own door for them: one rejoin for each host and incident, opened from its record
+//! at each call, so that a crash between two calls costs nothing.
+
+use super::calls::Around;
+use super::cluster::Cluster;
+use super::credential::{Lifetime, Secrets};
+use super::driver::Driver;
+use super::names::NodeName;
+use super::record::{self, Marks, Record};
+use super::{Rejoin, StepError};
+use crate::cluster::node::NodeFacts;
+use crate::cluster::{Joining, Replying, rejoin_port};
+use healing::command::{ClusterCall, Reply};
+use healing::id::{ClusterId, HostId, IncidentId};
+use jiff::Timestamp;
+use protocol::name::{Name, NoName};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What the register knows of a host that joins.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The name of its Node.
+    pub node: NodeName,
+    /// Its own addresses: a serving certificate may name no others.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The kubelet's version that its image promises.
+    pub kubelet: Option<String>,
+    /// How long its credential lives.
+    pub lifetime: Lifetime,
+    /// What people had given its Node, as it was seen last. Used when there is no Node to read it from any more.
+    pub marks: Option<Marks>,
+}
+
+/// Who knows the hosts that join.
+pub trait Members: Send + Sync + fmt::Debug + 'static {
+    /// A host; `None`: its Node is not known, and nothing is done for it.
+    fn member(&self, host: HostId) -> Option<Member>;
+}
+
+/// How hosts join one cluster.
+#[derive(Debug, Clone)]
+pub struct Way {
+    /// What its distribution wants.
+    pub driver: Driver,
+    /// `host:port` of its API, as hosts reach it.
+    pub endpoint: String,
+    /// The certificates of its authority, DER.
+    pub authorities: Vec<Vec<u8>>,
+}
+
+/// The drivers of all clusters.
+#[derive(Debug)]
+pub struct Drivers<M> {
+    /// By cluster; one that is not there has no driver.
+    pub ways: BTreeMap<ClusterId, Way>,
+    /// The hosts.
+    pub members: M,
+    /// The secrets that this process has made: the same that the files of the first boot are made with.
+    pub secrets: Arc<Secrets>,
+    /// Where the records are.
+    pub records: PathBuf,
+    /// Two calls about one record at once would not see each other's writes.
+    pub one: tokio::sync::Mutex<()>,
+}
+
+/// The job under which the rejoin of an incident is recorded: the step machine's calls and the files of the first boot must
+/// name the same one.
+///
+/// # Errors
+/// Never: `incident-` and a number are a name.
+pub fn job_of(incident: IncidentId) -> Result<Name, NoName> {
+    format!("incident-{}", incident.0).parse()
+}
+
+impl<M: Members> Drivers<M> {
+    async fn call(&self, client: kube::Client, joining: Joining<'_>, call: ClusterCall) -> Option<Reply> {
+        let way = self.ways.get(&joining.cluster)?;
+        let Some(member) = self.members.member(joining.joins()) else {
+            tracing::warn!(host = joining.joins().0, "the Node of a host that is to join is not known: register it");
+            return None;
+        };
+        let _one = self.one.lock().await;
+        let answered = self.ask(client, joining, call, way, &member).await;
+        answered.unwrap_or_else(|error| {
+            tracing::error!(node = %member.node, ?call, %error, "the rejoin stops");
+            Some(Reply::ApiRefused)
+        })
+    }
+
+    async fn ask(
+        &self,
+        client: kube::Client,
+        joining: Joining<'_>,
+        call: ClusterCall,
+        way: &Way,
+        member: &Member,
+    ) -> Result<Option<Reply>, StepError> {
+        let cluster = Cluster::new(client, &way.endpoint, way.authorities.clone())?;
+        let job = job_of(joining.incident).map_err(|error| super::stop(error.to_string()))?;
+        let mut record = Record::open(&self.records, &member.node, &job)?;
+        let mut rejoin = Rejoin { cluster: &cluster, driver: &way.driver, record: &mut record, secrets: &self.secrets };
+        if call == ClusterCall::DeleteNode {
+            rejoin.save_or(member.marks.as_ref()).await?;
+        }
+        let around = Around {
+            // Its member is removed through the cluster client's own access to etcd.
+            etcd: None,
+            addresses: &member.addresses,
+            kubelet: member.kubelet.as_deref(),
+            lifetime: member.lifetime,
+            now: Timestamp::now(),
+        };
+        Ok(rejoin.answer(call, around).await)
+    }
+}
+
+impl<M: Members> rejoin_port::Rejoin for Drivers<M> {
+    fn answer<'a>(&'a self, client: kube::Client, joining: Joining<'a>, call: ClusterCall) -> Replying<'a> {
+        Box::pin(self.call(client, joining, call))
+    }
+
+    fn recorded(&self, host: HostId) -> Option<NodeFacts> {
+        let member = self.members.member(host)?;
+        let content = match record::look(&self.records, &member.node) {
+            Ok(content) => content,
+            Err(error) => {
+                tracing::error!(node = %member.node, %error, "what its Node had is not known");
+                None
+            }
+        };
+        let old = content.as_ref().and_then(|content| content.old.clone()).unwrap_or_default();
+        let marks = content.and_then(|content| content.marks).or(member.marks)?;
+        Some(NodeFacts {
+            machine: None,
+            labels: marks.labels,
+            taints: marks.taints,
+            addresses: member.addresses.into_iter().collect(),
+            uid: old.uid,
+        })
+    }
+}
