@@ -10,5 +10,6 @@ pub mod decide_loop;
 pub mod demo;
 pub mod image;
 pub mod rejoin;
+pub mod server;
 pub mod store;
 pub mod watch;

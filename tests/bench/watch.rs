@@ -119,12 +119,14 @@ fn probe(hosts: u32, seconds: u64) {
     let (_roster, roster) = watch::channel(Arc::new(roster));
     let (_attended, attended) = watch::channel(Arc::new(Vec::new()));
     let (signals, marks) = (Signals::new(), Marks::random());
+    let sighted = signals.clone();
     let network = NetworkWatch::start(Setup {
         open: Box::new(move || Ok(Box::new(PacketWire::open("eth0", marks, 32_768)?))),
         marks,
         roster,
         attended,
         signals: signals.clone(),
+        tell_sight: Box::new(move |sight| sighted.own_sight(sight)),
         time: RunningTime::resume(Arc::new(SystemClock::new()), Elapsed(0)),
     })
     .unwrap();

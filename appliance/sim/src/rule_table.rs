@@ -26,7 +26,7 @@ impl Owner {
             Owner::Loop => "appliance (loop, store)",
             Owner::Later(3) => "bmc",
             Owner::Later(4) => "pxe, installer",
-            Owner::Later(_) => "appliance (later)",
+            Owner::Later(_) => "appliance (server)",
         }
     }
 
@@ -146,7 +146,7 @@ rules! {
     54 Core "A runtime restart that kills containers needs consent", "core:gate/component.rs", "checks:people.rs";
     55 Core "No incident is silent for more than ten minutes", "core:heal/mod.rs", "checks:healing_end.rs";
     56 Loop "Hash-chained audit without secrets; the blocking rule is named", "appliance/src/store/audit.rs", "appliance/tests/store_audit.rs";
-    57 Later(5) "Times to detect, prove, release and recover are exported", "", "";
+    57 Later(5) "Times to detect, prove, release and recover are exported", "appliance/src/server/stages.rs", "appliance/tests/serve/main.rs";
     58 Core "Cold start: by a person, in order, one power-on per PDU every 5 s", "core:heal/start_cold.rs", "checks:people.rs";
     59 Core "Hosts that carry the appliance are never acted on", "core:gate/people.rs", "checks:people.rs";
     60 Later(5) "Manual power goes by the same journal, lease and identity check", "appliance/src/cli/bmc/place.rs", "appliance/tests/bmc_registered.rs";

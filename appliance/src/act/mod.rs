@@ -3,6 +3,10 @@
 
 pub mod bmc_reading;
 pub mod bmc_signal;
+pub mod bmcs;
+pub mod installs;
+pub mod outlets;
+pub mod ports;
 
 use crate::decide_loop::{Executor, Right, RunningTime};
 use healing::command::{

@@ -6,12 +6,13 @@ use super::evidence_table::EvidenceTable;
 use super::executor::{Executor, Ward};
 use super::group::{GATHER_MS, Group};
 use super::inbox::{Committed, Inbox, NotCommitted, Order, Outlets, Submission};
+use super::pulse::Pulse;
 use super::timers::Timers;
 use super::views::Explain;
 use crate::store::{Journal, JournalError};
 use healing::command::{Command, Loudness, Outcome, StepResult, WakeTarget, Wakeup};
 use healing::event::{Change, Event};
-use healing::id::{HostId, StepId};
+use healing::id::{HostId, IncidentId, StepId};
 use healing::rules::Enforced;
 use healing::sight::Doubt;
 use healing::time::{Elapsed, MINUTE, Millis, Now, SECOND};
@@ -20,6 +21,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, Span};
 
 /// The loop turns at least this often: it notices its own stalls, and makes Leases late by time alone.
 const TURN_MS: Millis = 100;
@@ -82,6 +84,7 @@ pub(super) struct Parts<J, X> {
     pub(super) seq: u64,
     pub(super) epoch: u64,
     pub(super) inbox: Inbox,
+    pub(super) pulse: Pulse,
     pub(super) outlets: Outlets,
     pub(super) tracker: TaskTracker,
     pub(super) stop: CancellationToken,
@@ -105,6 +108,8 @@ pub(super) struct Running<J, X> {
     counted_at: Elapsed,
     lease_until: Elapsed,
     snapshot_at: u64,
+    /// One span of the log for each open incident.
+    spans: HashMap<IncidentId, Span>,
     /// Whose turn it is among the sources of events that do not overtake.
     turn: u8,
 }
@@ -128,6 +133,7 @@ impl<J: Journal, X: Executor> Running<J, X> {
             counted_at: now.elapsed,
             lease_until: now.elapsed,
             snapshot_at: parts.seq,
+            spans: HashMap::new(),
             turn: 0,
             parts,
         };
@@ -150,6 +156,7 @@ impl<J: Journal, X: Executor> Running<J, X> {
             self.wait(stopping.is_some()).await;
             let now = self.parts.time.now();
             self.look(now);
+            self.parts.pulse.beat(now.elapsed, self.keeping == Keeping::Whole);
             self.renew_lease(now).await?;
             self.retry_store(now).await?;
             let group = self.gather(now);
@@ -375,21 +382,19 @@ impl<J: Journal, X: Executor> Running<J, X> {
 
     fn let_out(&mut self, group: Group) {
         let now = self.parts.time.now();
-        for wakeup in group.wakeups {
+        for wakeup in &group.wakeups {
             // Never at once: a target that always asks for this very moment must not hold the loop.
-            self.timers.set(Wakeup { at: wakeup.at.max(now.elapsed.plus(1)), ..wakeup });
+            self.timers.set(Wakeup { at: wakeup.at.max(now.elapsed.plus(1)), ..*wakeup });
         }
         if !group.changed.is_empty() || !group.entries.is_empty() {
             self.parts.inbox.views.publish(&self.parts.world, &group.changed, self.parts.explain, self.parts.seq);
         }
-        for step in group.cancels {
-            if let Some(token) = self.steps.get(&step) {
+        for step in &group.cancels {
+            if let Some(token) = self.steps.get(step) {
                 token.cancel();
             }
         }
-        for notice in group.entries.iter().flat_map(|entry| &entry.notices) {
-            log(notice);
-        }
+        self.write_log(&group);
         // Stopped between decision and here: what the decision rested on is old (rule 47).
         let limits = &self.parts.world.limits;
         let fresh = group.entries.first().is_none_or(|first| now.elapsed.since(first.now.elapsed) <= limits.stall_ms);
@@ -400,6 +405,35 @@ impl<J: Journal, X: Executor> Running<J, X> {
         for (reply, index, notices) in group.replies {
             // A sender that gave up needs no answer.
             let _ = reply.send(Ok(Committed { seq: first_seq + index as u64 + 1, notices }));
+        }
+    }
+
+    /// What people are told goes into the log within the span of its incident.
+    fn write_log(&mut self, group: &Group) {
+        for entry in &group.entries {
+            for change in &entry.changes {
+                if let Change::Incident(incident) = change
+                    && !self.spans.contains_key(&incident.id)
+                {
+                    let host = self.parts.world.hosts.get(&incident.host).map_or("", |host| host.name.as_str());
+                    let span = tracing::info_span!("incident", incident = incident.id.0, node = host);
+                    self.spans.insert(incident.id, span);
+                }
+            }
+            for notice in &entry.notices {
+                // The last word of an incident is said when it has left the world already.
+                let ended = entry.changes.iter().find_map(|change| match change {
+                    Change::Ended(incident) if Some(incident.host) == notice.host => Some(incident.id),
+                    _ => None,
+                });
+                let span = notice.incident.or(ended).and_then(|id| self.spans.get(&id));
+                span.map_or_else(|| log(notice), |span| span.in_scope(|| log(notice)));
+            }
+            for change in &entry.changes {
+                if let Change::Ended(incident) = change {
+                    self.spans.remove(&incident.id);
+                }
+            }
         }
     }
 
@@ -416,10 +450,12 @@ impl<J: Journal, X: Executor> Running<J, X> {
         self.steps.insert(step, token.clone());
         let right = self.ward.right(self.ward.generation(), token);
         let (executor, inbox) = (Arc::clone(&self.parts.executor), self.parts.inbox.clone());
-        self.parts.tracker.spawn(async move {
+        let span = self.spans.get(&incident).cloned().unwrap_or_else(Span::none);
+        let work = async move {
             let result = executor.run(command, right).await;
             inbox.finished(host, incident, step, result).await;
-        });
+        };
+        self.parts.tracker.spawn(work.instrument(span));
     }
 
     /// The world in memory is ahead of the journal: it is dropped and read again, and only safe completion goes on

@@ -4,6 +4,7 @@
 use super::clock::{Clock, RunningTime};
 use super::executor::Executor;
 use super::inbox::Inbox;
+use super::pulse::Pulse;
 use super::run::{Decide, Ended, LEASE_MS, Parts, Running};
 use crate::store::{Journal, JournalError};
 use healing::event::Event;
@@ -33,6 +34,8 @@ pub struct Handle {
     pub inbox: Inbox,
     /// Its running time, which continues the journal's: probers and executors stamp what they see with it.
     pub time: RunningTime,
+    /// Whether it turns.
+    pub pulse: Pulse,
     /// Its end.
     pub ended: JoinHandle<Result<(), Ended>>,
 }
@@ -53,6 +56,7 @@ pub async fn start<J: Journal, X: Executor>(
     let until = time.now().elapsed.plus(LEASE_MS);
     let epoch = journal.acquire_lease(until).await?;
     let (inbox, outlets) = Inbox::new();
+    let pulse = Pulse::default();
     let parts = Parts {
         journal,
         executor,
@@ -63,6 +67,7 @@ pub async fn start<J: Journal, X: Executor>(
         seq: loaded.seq,
         epoch,
         inbox: inbox.clone(),
+        pulse: pulse.clone(),
         outlets,
         tracker: tracker.clone(),
         stop,
@@ -70,5 +75,5 @@ pub async fn start<J: Journal, X: Executor>(
     let started =
         Event::Started { restored: loaded.restored, corrupt: loaded.corrupt, observe_only, lease_until: until, epoch };
     let ended = tracker.spawn(Running::new(parts).run(started));
-    Ok(Handle { inbox, time, ended })
+    Ok(Handle { inbox, time, pulse, ended })
 }

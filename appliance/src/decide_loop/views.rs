@@ -1,11 +1,11 @@
 //! What readers see: one immutable view per host, replaced when it changes. Pages and API never lock the loop.
 
 use healing::explain::Explanation;
-use healing::id::HostId;
+use healing::id::{ClusterId, DomainId, HostId};
 use healing::world::World;
 use healing::world::host::Host;
 use healing::world::incident::Incident;
-use healing::world::scope::Site;
+use healing::world::scope::{Cluster, Domain, Site};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::watch;
@@ -23,17 +23,32 @@ pub struct HostView {
     pub seq: u64,
 }
 
+/// Clusters and domains as readers see them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scopes {
+    /// By number.
+    pub clusters: BTreeMap<ClusterId, Cluster>,
+    /// By number.
+    pub domains: BTreeMap<DomainId, Domain>,
+}
+
 /// All views. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Views {
     hosts: Arc<RwLock<BTreeMap<HostId, Arc<HostView>>>>,
     site: Arc<RwLock<Arc<Site>>>,
+    scopes: Arc<RwLock<Arc<Scopes>>>,
     committed: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Views {
     fn default() -> Self {
-        Views { hosts: Arc::default(), site: Arc::default(), committed: Arc::new(watch::Sender::new(0)) }
+        Views {
+            hosts: Arc::default(),
+            site: Arc::default(),
+            scopes: Arc::default(),
+            committed: Arc::new(watch::Sender::new(0)),
+        }
     }
 }
 
@@ -54,6 +69,12 @@ impl Views {
     #[must_use]
     pub fn site(&self) -> Arc<Site> {
         self.site.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Clusters and domains.
+    #[must_use]
+    pub fn scopes(&self) -> Arc<Scopes> {
+        self.scopes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Tells the number of the last commit, and wakes when it grows: for streams of changes.
@@ -78,6 +99,12 @@ impl Views {
             let mut site = self.site.write().unwrap_or_else(PoisonError::into_inner);
             if **site != world.site {
                 *site = Arc::new(world.site.clone());
+            }
+        }
+        {
+            let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
+            if scopes.clusters != world.clusters || scopes.domains != world.domains {
+                *scopes = Arc::new(Scopes { clusters: world.clusters.clone(), domains: world.domains.clone() });
             }
         }
         self.committed.send_replace(seq);

@@ -1,13 +1,13 @@
 //! The rack in one process and the server in another, so that the one can be killed without the other.
 
 use super::cable::{Cable, lend};
-use super::chronicle::Chronicle;
 use super::console::{self, Word};
 use super::handover::Handover;
 use super::server;
 use super::story::{Stopped, policy_lines};
 use super::world::{NoWorld, World, private};
 use crate::cli::output::{json, talk};
+use crate::server::chronicle::Chronicle;
 use machine::{Machine, OffCause};
 use serde::Serialize;
 use std::io;
@@ -117,7 +117,7 @@ pub async fn server_on(rack: &Path, folder: &Path) -> Result<(), Stopped> {
     let handover: Handover = serde_json::from_slice(&text).map_err(|why| write(io::Error::other(why)))?;
     refuse_the_world_outside(&handover).map_err(write)?;
     let wire = handover.wire.clone().ok_or_else(|| write(io::Error::other("it names no wire")))?;
-    for line in policy_lines() {
+    for line in policy_lines(&server::limits()) {
         talk(&line);
     }
     let server = server::start(&handover, Cable::There(wire), folder).await?;
@@ -135,7 +135,7 @@ pub async fn server_on(rack: &Path, folder: &Path) -> Result<(), Stopped> {
         for told in chronicle.read_on().await? {
             talk(&told.sentence);
         }
-        if !watched && server.missing().is_empty() {
+        if !watched && server.appliance.missing().is_empty() {
             watched = true;
             talk("the rack is watched: every host is linked and Ready");
         }

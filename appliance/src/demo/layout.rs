@@ -11,6 +11,8 @@ pub const HOSTS_MIN: u32 = 3;
 pub const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 5);
 /// Our own hardware address there.
 pub const OUR_MAC: [u8; 6] = [0x02, 0x52, 0x4d, 0, 0, 5];
+/// The network of the segment.
+pub const NETWORK: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 64, 0, 0), 16);
 /// The gateway of the segment.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// What always answers beside the hosts, in no rack of theirs.

@@ -6,7 +6,6 @@
 pub mod apart;
 pub mod api;
 pub mod cable;
-pub mod chronicle;
 pub mod console;
 pub mod folder;
 pub mod handover;

@@ -2,14 +2,15 @@
 
 use super::api::kinds::POD;
 use super::cable::Cable;
-use super::chronicle::{Chronicle, Line};
 use super::console::{self, Word};
 use super::folder::Folder;
 use super::scenario::{Goal, Scenario};
-use super::server::{self, NoServer, Server};
+use super::server;
 use super::table::{self, Around, Style};
 use super::world::{NoWorld, World};
 use crate::cli::output::talk;
+use crate::server::chronicle::{Chronicle, Line};
+use crate::server::{NoServer, Server};
 use crate::store::JournalError;
 use healing::id::HostId;
 use healing::policy::{Limits, Policy, Site};
@@ -114,7 +115,7 @@ pub async fn run(asked: Asked) -> Result<Outcome, Stopped> {
     let folder = Folder::temporary().map_err(Stopped::Folder)?;
     let stop = CancellationToken::new();
     let world = World::start(asked.hosts, asked.spares, folder.path(), stop.clone()).await?;
-    for line in policy_lines() {
+    for line in policy_lines(&server::limits()) {
         talk(&line);
     }
     let server = server::start(&world.handover, Cable::Here(world.segment.clone()), folder.path()).await?;
@@ -136,12 +137,12 @@ pub async fn run(asked: Asked) -> Result<Outcome, Stopped> {
 }
 
 /// What differs from a site's policy, each number with its rule.
-pub(super) fn policy_lines() -> Vec<String> {
-    let (lab, site) = (server::limits(), Limits::default());
+pub fn policy_lines(lab: &Limits) -> Vec<String> {
+    let site = Limits::default();
     let site = Policy::<Site>::check(site).map(|policy| policy.limits().clone()).unwrap_or_default();
     let mut lines = vec!["lab policy, for emulated hosts only; a site waits longer:".to_owned()];
     for info in Limits::TABLE {
-        let (here, there) = ((info.get)(&lab), (info.get)(&site));
+        let (here, there) = ((info.get)(lab), (info.get)(&site));
         if here != there {
             lines.push(format!("  {} = {here} (a site: {there}; rule {})", info.key, info.rule));
         }
@@ -249,7 +250,7 @@ impl Run {
 
     /// What is still missing before something may break; empty = nothing.
     fn not_ready(&self) -> String {
-        let missing = self.server.missing();
+        let missing = self.server.appliance.missing();
         if !missing.is_empty() {
             return missing;
         }
@@ -281,7 +282,7 @@ impl Run {
     }
 
     fn draw(&self, style: Style, whole: bool) {
-        let now = self.server.time.now().elapsed;
+        let now = self.server.appliance.time.now().elapsed;
         let around = Around {
             title: format!(
                 "rackmedic demo · lab policy · {}",
@@ -291,7 +292,7 @@ impl Run {
             pods: self.pods(),
             now_ms: now.0,
         };
-        table::draw(&table::lines(&self.server.inbox.views, &around, style), whole);
+        table::draw(&table::lines(&self.server.appliance.inbox.views, &around, style), whole);
     }
 
     fn outcome(&self, reached: bool) -> Outcome {

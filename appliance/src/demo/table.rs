@@ -1,7 +1,7 @@
 //! The rack for people: a live table in a terminal, plain lines elsewhere.
 
-use super::chronicle::name_of;
 use crate::decide_loop::{HostView, Views};
+use crate::server::chronicle::name_of;
 use healing::assess::{BmcState, LeaseState, NetworkState};
 use healing::signal::Power;
 use healing::world::host::Role;

@@ -8,6 +8,7 @@ pub mod bmc_registry;
 pub mod lock;
 pub mod memory;
 pub mod reading;
+pub mod register;
 pub mod reserve;
 mod schema;
 pub mod secret;

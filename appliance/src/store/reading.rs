@@ -4,6 +4,7 @@ use super::sqlite::{database, entry, read_only, wrong};
 use super::{Entry, JournalError};
 use healing::policy::{Policy, Site};
 use healing::world::World;
+use healing::world::incident::Incident;
 use sqlx::{Connection, Row as _, SqliteConnection};
 use std::path::Path;
 
@@ -74,4 +75,29 @@ impl Records {
     pub fn unreadable(&self) -> u64 {
         self.unreadable
     }
+}
+
+/// The last incidents that ended, oldest first, with the moment of their end in Unix milliseconds; beside a running
+/// appliance.
+///
+/// # Errors
+/// There is no database, or it cannot be read.
+pub async fn ended(directory: &Path, most: usize) -> Result<Vec<(Incident, i64)>, JournalError> {
+    let path = database(directory);
+    if !path.exists() {
+        return Err(JournalError::NoDatabase(path.display().to_string()));
+    }
+    let mut connection = SqliteConnection::connect_with(&read_only(&path)).await.map_err(|e| wrong(&e))?;
+    let rows = sqlx::query("SELECT record, ended_ms FROM incident ORDER BY id DESC LIMIT ?")
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&mut connection)
+        .await
+        .map_err(|e| wrong(&e))?;
+    // A record of a version that knew more is left out.
+    let read = |row: &sqlx::sqlite::SqliteRow| {
+        Some((serde_json::from_str(&row.try_get::<String, _>("record").ok()?).ok()?, row.try_get("ended_ms").ok()?))
+    };
+    let mut all: Vec<(Incident, i64)> = rows.iter().filter_map(read).collect();
+    all.reverse();
+    Ok(all)
 }

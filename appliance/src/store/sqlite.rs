@@ -13,6 +13,7 @@ use healing::world::World;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Closed incidents kept at most.
@@ -30,7 +31,7 @@ pub struct SqliteJournal {
     reserve: Reserve,
     fresh: World,
     restored: bool,
-    sealer: Sealer,
+    sealer: Arc<Sealer>,
     audit_seed: [u8; 32],
 }
 
@@ -152,6 +153,7 @@ impl SqliteJournal {
         let audit_seed = key.audit_seed();
         set_meta(&mut connection, "audit_key", &hex(&audit::public_key(&audit_seed))).await?;
         let restored = identify(&directory, &mut connection).await?;
+        let sealer = Arc::new(sealer);
         Ok(SqliteJournal { directory, connection: Some(connection), reserve, fresh, restored, sealer, audit_seed })
     }
 
@@ -160,6 +162,17 @@ impl SqliteJournal {
             self.connection = Some(connect(&database(self.directory.path())).await?);
         }
         self.connection.as_mut().ok_or_else(|| JournalError::Io("no connection".to_owned()))
+    }
+
+    /// A further connection to the same database.
+    pub(super) async fn beside(&self) -> Result<SqliteConnection, JournalError> {
+        options(&database(self.directory.path())).connect().await.or_wrong()
+    }
+
+    /// What seals the secrets of this data directory.
+    #[must_use]
+    pub fn sealer(&self) -> Arc<Sealer> {
+        Arc::clone(&self.sealer)
     }
 
     /// Keeps a secret, sealed for its row and column.

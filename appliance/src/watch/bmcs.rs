@@ -32,8 +32,8 @@ pub struct BmcWatch {
     pub stations: Vec<(HostId, Arc<Station>)>,
     /// How often.
     pub pace: Pace,
-    /// Who does not answer on the network.
-    pub standings: Standings,
+    /// Who does not answer on the network, one list for each prober.
+    pub standings: Vec<Standings>,
     /// Who is looked at faster besides.
     pub attended: watch::Receiver<Arc<Vec<HostId>>>,
     /// Where signals go.
@@ -87,11 +87,11 @@ impl BmcWatch {
 
 impl Shared {
     /// Tells the poller who is suspect.
-    async fn follow(&self, poller: &Poller, standings: &Standings, attended: watch::Receiver<Arc<Vec<HostId>>>) {
+    async fn follow(&self, poller: &Poller, standings: &[Standings], attended: watch::Receiver<Arc<Vec<HostId>>>) {
         let places: HashMap<HostId, usize> =
             self.stations.iter().enumerate().map(|(place, (host, _))| (*host, place)).collect();
         loop {
-            let mut now: HashSet<HostId> = standings.suspects().into_iter().collect();
+            let mut now: HashSet<HostId> = standings.iter().flat_map(Standings::suspects).collect();
             now.extend(attended.borrow().iter().copied());
             let before = std::mem::replace(&mut *lock(&self.suspects), now.clone());
             for host in now.symmetric_difference(&before) {

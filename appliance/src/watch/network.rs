@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 
 /// Looks that may wait for the thread.
@@ -39,9 +38,14 @@ pub struct Setup {
     pub attended: watch::Receiver<Arc<Vec<HostId>>>,
     /// Where signals go.
     pub signals: Signals,
+    /// Where own sight goes: one prober sees its own segment only.
+    pub tell_sight: TellSight,
     /// The clock of the loop.
     pub time: RunningTime,
 }
+
+/// Takes what is seen of our own place on the network.
+pub type TellSight = Box<dyn Fn(OwnSight) + Send>;
 
 impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -185,7 +189,7 @@ impl Run {
         while let Ok((_, answer)) = self.asked.try_recv() {
             let _ = answer.send(None);
         }
-        self.setup.signals.own_sight(OwnSight { at: self.now(), ..OwnSight::default() });
+        (self.setup.tell_sight)(OwnSight { at: self.now(), ..OwnSight::default() });
     }
 
     fn roster(&mut self, prober: &mut Prober) {
@@ -197,10 +201,12 @@ impl Run {
 
     fn turn(&mut self, prober: &mut Prober, wire: &mut dyn Wire) -> std::io::Result<()> {
         let time = self.setup.time.clone();
-        let wait = time.until(prober.next_at()).min(time.span(SLOT_MS));
+        let began = self.now();
+        let sleeps_ms = prober.next_at().since(began).min(SLOT_MS);
+        let wait = time.span(sleeps_ms);
         // One moment serves all frames of a turn: they arrived in the same ten milliseconds.
         let mut moment = None;
-        let received = wire.receive(wait.max(Duration::ZERO), &mut |frame| {
+        let received = wire.receive(wait, &mut |frame| {
             let at = *moment.get_or_insert_with(|| time.now().elapsed);
             prober.heard(frame, at);
         })?;
@@ -213,8 +219,10 @@ impl Run {
             self.end_looks(told.looks);
             self.setup.signals.stalled(stalled_ms);
         }
-        prober.received(received, now);
+        // It sleeps at least so long before it reads; how much later it read is not known.
+        prober.received(received, began.plus(sleeps_ms), now);
         wire.send(&self.frames, &mut |place| prober.unsent(place))?;
+        prober.left(now, self.now());
         self.hand_over(prober);
         if self.setup.roster.has_changed().unwrap_or(false) || self.setup.attended.has_changed().unwrap_or(false) {
             self.changed(prober);
@@ -227,7 +235,7 @@ impl Run {
         if now.since(self.sight_at) >= SECOND {
             self.sight_at = now;
             let sight = prober.own_sight(wire.carrier(), now);
-            self.setup.signals.own_sight(sight);
+            (self.setup.tell_sight)(sight);
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner) = prober.tally();
         }
         Ok(())

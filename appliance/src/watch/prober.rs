@@ -11,7 +11,9 @@
 //! by the kernel's own RST where our address is the kernel's, else by ours; source ports lie above those that Linux gives
 //! to programs, so no connection of this machine is ever met.
 //!
-//! **Misses** are called 800 ms after a probe left, if the receiver was drained since (rule 47).
+//! **Misses** are called 800 ms after a probe left, if the receiver was drained since (rule 47). Moments are taken where they
+//! cannot flatter: a probe left when the send had returned, and the receiver was drained up to the moment *before* it was
+//! read. A turn that came more than 500 ms late makes everything under way void: answers lay there, unread by us.
 
 use super::frame::{self, Heard, Way};
 use super::look::Looks;
@@ -40,6 +42,9 @@ pub const ANSWER_MS: Millis = 800;
 
 /// How long after that the receiver may be drained at the latest (rule 47).
 const DRAINED_MS: Millis = 500;
+
+/// A turn that is later than this makes what is under way void: its answers may have lain unread, or its probes unsent.
+const LATE_TURN_MS: Millis = 500;
 
 /// Not run for longer, all evidence is void (rule 47).
 pub const STALL_MS: Millis = 2_000;
@@ -363,8 +368,9 @@ impl Prober {
         }
     }
 
-    /// A turn of receiving is over: calls the misses whose time has come.
-    pub fn received(&mut self, received: Received, now: Elapsed) {
+    /// A turn of receiving is over: calls the misses whose time has come. Everything that had arrived by `drained_at` was
+    /// handed over; what came between it and `now` may still lie there.
+    pub fn received(&mut self, received: Received, drained_at: Elapsed, now: Elapsed) {
         self.tally.lost_frames += u64::try_from(received.lost).unwrap_or(u64::MAX);
         if received.lost > 0 {
             // Which answers were among them nobody knows.
@@ -374,7 +380,7 @@ impl Prober {
         if !received.drained {
             return;
         }
-        while let Some(batch) = self.batches.front().copied().filter(|b| now >= b.sent_at.plus(ANSWER_MS)) {
+        while let Some(batch) = self.batches.front().copied().filter(|b| drained_at >= b.sent_at.plus(ANSWER_MS)) {
             self.batches.pop_front();
             let deadline = batch.sent_at.plus(ANSWER_MS);
             let counts = !batch.void && now.since(deadline) <= DRAINED_MS;
@@ -392,7 +398,7 @@ impl Prober {
                 }
             }
         }
-        self.looks.ended(now, &mut self.told.looks);
+        self.looks.ended(drained_at, &mut self.told.looks);
     }
 
     fn sample_miss(&mut self, place: usize, kind: usize, deadline: Elapsed, drained_after_ms: Millis) {
@@ -414,6 +420,10 @@ impl Prober {
             self.tally.stalls += 1;
             self.void();
             self.due_at = now;
+        } else if gap > LATE_TURN_MS {
+            self.tally.late_turns += 1;
+            self.batches.iter_mut().for_each(|batch| batch.void = true);
+            self.looks.void();
         }
         for (way, from, to, sequence) in std::mem::take(&mut self.resets_due) {
             frame::reset(frames, &way, from, to, sequence);
@@ -505,6 +515,20 @@ impl Prober {
 
     fn way(&self, target: &Target) -> Option<Way> {
         way_to(self.us, self.surroundings.gateway_card(), target)
+    }
+
+    /// The burst that was built at `built_at` has left, all of it, at this moment. One that took long to leave proves nothing
+    /// by silence: how long its first probe was under way is not known.
+    pub fn left(&mut self, built_at: Elapsed, now: Elapsed) {
+        let slow = now.since(built_at) > LATE_TURN_MS;
+        for batch in self.batches.iter_mut().rev().take_while(|batch| batch.sent_at >= built_at) {
+            batch.sent_at = batch.sent_at.max(now);
+            batch.void |= slow;
+        }
+        if slow {
+            self.tally.late_turns += 1;
+            self.looks.void();
+        }
     }
 
     /// The frame of this place in the last burst did not leave.

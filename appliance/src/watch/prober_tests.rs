@@ -58,7 +58,7 @@ impl Rack {
             let mut frames = Frames::default();
             assert_eq!(self.prober.due(self.now, &mut frames), None);
             let drained = Received { drained: true, ..Received::default() };
-            self.prober.received(drained, self.now);
+            self.prober.received(drained, self.now, self.now);
             self.busiest_slot = self.busiest_slot.max(frames.len());
             for frame in frames.iter() {
                 let answers = reply(frame, self.now);
@@ -216,13 +216,88 @@ fn a_prober_that_slept_calls_nothing_missed_and_says_that_it_slept() {
         rack.now = rack.now.plus(slept);
         let told = rack.prober.due(rack.now, &mut frames);
         assert_eq!(told.is_some(), stall, "slept {slept} ms: {told:?}");
-        rack.prober.received(Received { drained: true, ..Received::default() }, rack.now);
+        rack.prober.received(Received { drained: true, ..Received::default() }, rack.now, rack.now);
         rack.collect();
         assert_eq!(rack.misses(), 0, "slept {slept} ms");
         rack.pass(2_000, |frame, _| alive(frame));
         rack.seen.clear();
     }
     assert_eq!(rack.prober.tally().stalls, 1);
+}
+
+/// A machine without CPU time: turns come 600 to 900 ms apart, and whatever a turn reads lay there up to as long.
+#[test]
+fn hosts_that_answer_a_prober_without_cpu_time_are_never_missed() {
+    let mut rack = Rack::of(40);
+    rack.pass(3_000, |frame, _| alive(frame));
+    rack.seen.clear();
+    let mut frames = Frames::default();
+    let mut lying: Vec<(Elapsed, Vec<u8>)> = Vec::new();
+    for turn in 0..200_u64 {
+        // Read up to when the turn was to begin; then the processor was somebody else's.
+        let drained_at = rack.now;
+        rack.now = rack.now.plus(600 + turn * 37 % 300);
+        let (read, later): (Vec<_>, Vec<_>) = lying.into_iter().partition(|(at, _)| *at <= drained_at);
+        lying = later;
+        for (_, bytes) in read {
+            rack.prober.heard(&bytes, rack.now);
+        }
+        rack.prober.due(rack.now, &mut frames);
+        rack.prober.received(Received { drained: true, ..Received::default() }, drained_at, rack.now);
+        rack.prober.left(rack.now, rack.now);
+        let answers = frames.iter().flat_map(alive).map(|(after, bytes)| (rack.now.plus(after), bytes));
+        lying.extend(answers.collect::<Vec<_>>());
+        rack.collect();
+    }
+    assert_eq!(rack.misses(), 0, "it was us who did not read");
+    assert!(rack.prober.tally().late_turns > 100 && rack.prober.tally().void_misses > 0);
+}
+
+/// The answers are there 5 ms after each probe, but the receiver reads them with a delay of its own.
+#[test]
+fn a_delayed_receiver_misses_a_dead_host_and_no_living_one() {
+    for delay_ms in [100, 300, 450] {
+        let mut rack = Rack::of(5);
+        let mut frames = Frames::default();
+        let mut lying: Vec<(Elapsed, Vec<u8>)> = Vec::new();
+        for _ in 0..400 {
+            let drained_at = rack.now;
+            // Between the read and the turn's own moment so much time is lost.
+            rack.now = rack.now.plus(delay_ms);
+            let (read, later): (Vec<_>, Vec<_>) = lying.into_iter().partition(|(at, _)| *at <= drained_at);
+            lying = later;
+            for (_, bytes) in read {
+                rack.prober.heard(&bytes, rack.now);
+            }
+            rack.prober.due(rack.now, &mut frames);
+            rack.prober.received(Received { drained: true, ..Received::default() }, drained_at, rack.now);
+            rack.prober.left(rack.now, rack.now);
+            let living = frames.iter().filter(|frame| !is_for(frame, 2));
+            lying.extend(
+                living.flat_map(alive).map(|(after, bytes)| (rack.now.plus(after + 5), bytes)).collect::<Vec<_>>(),
+            );
+            rack.collect();
+        }
+        let missed = |host: u32| rack.samples(host, Source::Icmp, Seen::Miss);
+        // With 450 ms between two turns no read is ever within 500 ms of a deadline: then nobody is missed.
+        assert_eq!(missed(2) > 10, delay_ms <= 300, "{delay_ms} ms: the dead host is missed {} times", missed(2));
+        assert_eq!([1, 3, 4, 5].map(missed), [0; 4], "{delay_ms} ms");
+    }
+}
+
+#[test]
+fn a_burst_that_left_late_proves_nothing_by_silence() {
+    let mut rack = Rack::of(2);
+    let mut frames = Frames::default();
+    for _ in 0..300 {
+        let built_at = rack.now;
+        rack.prober.due(built_at, &mut frames);
+        rack.now = rack.now.plus(if frames.is_empty() { SLOT_MS } else { 501 });
+        rack.prober.left(built_at, rack.now);
+        rack.prober.received(Received { drained: true, ..Received::default() }, rack.now, rack.now);
+    }
+    rack.collect();
+    assert_eq!(rack.misses(), 0);
 }
 
 #[test]
@@ -234,7 +309,7 @@ fn a_receiver_that_is_not_drained_or_lost_frames_calls_nothing_missed() {
         let mut frames = Frames::default();
         for _ in 0..200 {
             rack.prober.due(rack.now, &mut frames);
-            rack.prober.received(received, rack.now);
+            rack.prober.received(received, rack.now, rack.now);
             rack.now = rack.now.plus(SLOT_MS);
         }
         rack.collect();
@@ -249,7 +324,7 @@ fn a_probe_that_did_not_leave_is_not_missed() {
     for _ in 0..300 {
         rack.prober.due(rack.now, &mut frames);
         (0..frames.len()).for_each(|place| rack.prober.unsent(place));
-        rack.prober.received(Received { drained: true, ..Received::default() }, rack.now);
+        rack.prober.received(Received { drained: true, ..Received::default() }, rack.now, rack.now);
         rack.now = rack.now.plus(SLOT_MS);
     }
     rack.collect();
@@ -277,7 +352,7 @@ fn a_roster_replaced_in_flight_misses_nobody_and_still_hears_those_who_stay() {
     for (_, bytes) in answers {
         rack.prober.heard(&bytes, rack.now);
     }
-    rack.prober.received(Received { drained: true, ..Received::default() }, rack.now);
+    rack.prober.received(Received { drained: true, ..Received::default() }, rack.now, rack.now);
     // Told with the next rounds.
     rack.pass(700, |_, _| Vec::new());
     assert_eq!(rack.misses(), 0);
@@ -351,7 +426,7 @@ fn a_look_whose_answers_may_be_lost_tells_nothing() {
     let mut rack = Rack::of(1);
     rack.prober.look(1, HostId(1), rack.now);
     rack.pass(50, |_, _| Vec::new());
-    rack.prober.received(Received { lost: 3, drained: true, ..Received::default() }, rack.now);
+    rack.prober.received(Received { lost: 3, drained: true, ..Received::default() }, rack.now, rack.now);
     rack.collect();
     assert_eq!(rack.looks, [(1, None)]);
 }

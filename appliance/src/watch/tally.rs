@@ -29,6 +29,8 @@ pub struct Tally {
     pub lost_frames: u64,
     /// Times that the prober did not run for more than two seconds.
     pub stalls: u64,
+    /// Turns that came, or ended, more than half a second late: what was under way was void.
+    pub late_turns: u64,
     /// Times that the wire had to be opened anew.
     pub reopened: u64,
     /// Boot requests heard from hosts of the roster.

@@ -202,6 +202,7 @@ impl Watch {
         let time = RunningTime::resume(Arc::new(SystemClock::new()), Elapsed(0));
         let space = format!("{name}-own");
         let open_space = space.clone();
+        let sighted = signals.clone();
         let setup = Setup {
             open: Box::new(move || {
                 enter(&open_space);
@@ -211,6 +212,7 @@ impl Watch {
             roster: roster.clone(),
             attended,
             signals: signals.clone(),
+            tell_sight: Box::new(move |sight| sighted.own_sight(sight)),
             time: time.clone(),
         };
         let network = inside(&space, || NetworkWatch::start(setup)).unwrap();

@@ -7,7 +7,7 @@ use crate::id::HostId;
 use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
-use crate::world::host::{Host, Link};
+use crate::world::host::{Host, Link, Marks};
 
 /// Most hosts of a site. The appliance is measured at 10,000; this is the limit behind which it refuses.
 const HOSTS_MAX: usize = 20_000;
@@ -120,7 +120,8 @@ fn place(world: &World, host: &Host) -> Result<Host, String> {
             new.our_taint = old.our_taint;
             new.held_off = old.held_off;
             new.lifecycle = old.lifecycle;
-            new.marks = old.marks;
+            // Whether it carries us is the record's word (rule 59); the other marks are set by orders.
+            new.marks = Marks { is_self: host.marks.is_self, ..old.marks };
             if old.machine == new.machine {
                 // What was shown of this machine is not undone by a record that is applied again: a mismatch found
                 // meanwhile stays one (rule 29), a spare's proof is neither lost nor brought back (rule 43).
@@ -178,7 +179,7 @@ mod tests {
     use crate::id::{ClusterId, MachineId, PoolId};
     use crate::policy::{Policy, Site};
     use crate::time::Elapsed;
-    use crate::world::host::{Lifecycle, Marks, Role, SpareProof};
+    use crate::world::host::{Lifecycle, Role, SpareProof};
 
     fn record(role: Role) -> Host {
         Host {
@@ -222,6 +223,16 @@ mod tests {
         assert_eq!(applied(known, &unbound).link, Link::Linked);
         let other = Host { machine: MachineId(0x9999), ..record(Role::Worker) };
         assert_eq!(applied(record(Role::Worker), &other).link, Link::Unbound);
+    }
+
+    #[test]
+    fn whether_it_carries_us_is_the_records_word_and_a_pause_is_not() {
+        let marks = Marks { paused: true, ..Marks::default() };
+        let known = Host { marks, ..record(Role::Worker) };
+        let carries = Host { marks: Marks { is_self: true, ..Marks::default() }, ..record(Role::Worker) };
+        let after = applied(known, &carries);
+        assert_eq!((after.marks.is_self, after.marks.paused), (true, true));
+        assert!(!applied(after, &record(Role::Worker)).marks.is_self);
     }
 
     #[test]

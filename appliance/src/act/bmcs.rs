@@ -1,6 +1,6 @@
-//! The BMCs of the rack as the server has them: one station each, over the real protocols.
+//! The BMCs as the appliance has them: one station for each host, over the real protocols.
 
-use crate::act::bmc_reading::bridge;
+use super::bmc_reading::bridge;
 use crate::decide_loop::RunningTime;
 use bmc::boot::{BootDevice, BootLasts, BootMode, BootStage};
 use bmc::controller::{BmcError, Controller, Kind, Verb};
@@ -8,7 +8,7 @@ use bmc::endpoint::Protocol;
 use bmc::ipmi::client::{Client, Patience as IpmiPatience};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, Privilege};
-use bmc::redfish::{Credential, Facts, Fingerprint, MemoryKeeper, Options, Patience, Redfish, Trust};
+use bmc::redfish::{Credential, Facts, Options, Patience, Redfish, SessionKeeper, Trust};
 use bmc::station::{Dial, Station};
 use bmc::{Endpoint, PowerCommand, Secret};
 use healing::command::{BmcCall, Reply};
@@ -16,90 +16,130 @@ use healing::id::{HostId, MachineId};
 use healing::signal::{self, BmcTrouble};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A call on a BMC is done within this, or it is unanswered.
 const LIMIT: Duration = Duration::from_secs(14);
 
 /// How one BMC is reached.
-struct Way {
-    endpoint: Endpoint,
-    password: Secret,
-    pin: Fingerprint,
-    keeper: Arc<MemoryKeeper>,
+#[derive(Clone)]
+pub struct Way {
+    /// Its address, protocol and account. The address is a number: a name that cannot be resolved must never keep a fence
+    /// from its machine.
+    pub endpoint: Endpoint,
+    /// Its password.
+    pub password: Secret,
+    /// Whom to believe over TLS; IPMI has no such thing.
+    pub trust: Option<Trust>,
+    /// Where its Redfish session is kept.
+    pub keeper: Arc<dyn SessionKeeper>,
+    /// Which system, where there are several.
+    pub system: Option<String>,
+    /// What a person says of it.
+    pub facts: Facts,
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Way").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+impl Way {
+    fn address(&self) -> Result<SocketAddr, BmcError> {
+        let ip: IpAddr = self.endpoint.host.parse().map_err(|_| {
+            BmcError::new(Kind::Unreachable, "the BMC is named, not numbered: write its address into its URL")
+        })?;
+        Ok(SocketAddr::new(ip, self.endpoint.port))
+    }
+
+    /// Opens a Redfish client, for a BMC or a power distribution unit.
+    ///
+    /// # Errors
+    /// It names no address, or nobody is believed there.
+    pub fn redfish(&self) -> Result<Redfish, BmcError> {
+        let trust = self.trust.clone();
+        let trust = trust.ok_or_else(|| BmcError::new(Kind::Pin, "no certificate is believed: give its pin"))?;
+        let options = Options {
+            trust,
+            patience: Patience { connect: Duration::from_secs(3), answer: Duration::from_secs(10) },
+            system: self.system.clone(),
+            keep_alive: false,
+            keeper: self.keeper.clone(),
+            facts: self.facts.clone(),
+        };
+        let credential = Credential { user: self.endpoint.user.clone(), password: self.password.clone() };
+        Ok(Redfish::new(self.address()?, &self.endpoint.host, credential, options)?)
+    }
 }
 
 impl Dial for Way {
     fn open(&self) -> Verb<'_, Box<dyn Controller>> {
         Box::pin(async {
-            let ip: IpAddr = self
-                .endpoint
-                .host
-                .parse()
-                .map_err(|_| BmcError::new(Kind::Unreachable, "the BMC's address is no address"))?;
-            let address = SocketAddr::new(ip, self.endpoint.port);
             Ok(match self.endpoint.protocol {
                 Protocol::Ipmi => {
                     let login = Login::new(self.endpoint.user.clone(), self.password.clone(), Privilege::Operator)
                         .map_err(|why| BmcError::new(Kind::Refused, why.to_string()))?;
                     let patience = IpmiPatience { retry: Duration::from_millis(700), tries: 4 };
-                    Box::new(Client::open(address, &login, &Suite::PREFERENCE, patience).await?) as Box<dyn Controller>
+                    let client = Client::open(self.address()?, &login, &Suite::PREFERENCE, patience).await?;
+                    Box::new(client) as Box<dyn Controller>
                 }
-                Protocol::Redfish => {
-                    let options = Options {
-                        trust: Trust::Pin(self.pin),
-                        patience: Patience { connect: Duration::from_secs(3), answer: Duration::from_secs(10) },
-                        system: None,
-                        keep_alive: false,
-                        keeper: self.keeper.clone(),
-                        facts: Facts::default(),
-                    };
-                    let credential = Credential { user: self.endpoint.user.clone(), password: self.password.clone() };
-                    Box::new(Redfish::new(address, &self.endpoint.host, credential, options)?) as Box<dyn Controller>
-                }
+                Protocol::Redfish => Box::new(self.redfish()?) as Box<dyn Controller>,
             })
         })
     }
 }
 
-/// All stations.
+/// All stations. Hosts come and go while it is used.
 #[derive(Debug, Default)]
-pub(crate) struct Bmcs {
-    stations: BTreeMap<HostId, Arc<Station>>,
+pub struct Bmcs {
+    stations: RwLock<BTreeMap<HostId, Arc<Station>>>,
 }
 
 impl Bmcs {
-    pub(crate) fn add(&mut self, host: HostId, endpoint: Endpoint, password: Secret, pin: Fingerprint) {
-        let way = Way { endpoint, password, pin, keeper: Arc::default() };
-        self.stations.insert(host, Arc::new(Station::new(Box::new(way))));
+    /// Takes the BMC of a host, instead of the one that it had.
+    pub fn set(&self, host: HostId, way: Way) {
+        let station = Arc::new(Station::new(Box::new(way)));
+        self.stations.write().unwrap_or_else(PoisonError::into_inner).insert(host, station);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (HostId, Arc<Station>)> {
-        self.stations.iter().map(|(host, station)| (*host, station.clone()))
+    /// Forgets the BMC of a host.
+    pub fn remove(&self, host: HostId) {
+        self.stations.write().unwrap_or_else(PoisonError::into_inner).remove(&host);
     }
 
-    pub(crate) fn station(&self, host: HostId) -> Option<Arc<Station>> {
-        self.stations.get(&host).cloned()
+    /// All of them, in order of host.
+    #[must_use]
+    pub fn all(&self) -> Vec<(HostId, Arc<Station>)> {
+        let stations = self.stations.read().unwrap_or_else(PoisonError::into_inner);
+        stations.iter().map(|(host, station)| (*host, Arc::clone(station))).collect()
+    }
+
+    /// The BMC of a host.
+    #[must_use]
+    pub fn station(&self, host: HostId) -> Option<Arc<Station>> {
+        self.stations.read().unwrap_or_else(PoisonError::into_inner).get(&host).cloned()
     }
 
     /// Gives every session back.
-    pub(crate) async fn hang_up(&self) {
-        for station in self.stations.values() {
-            let _ = tokio::time::timeout(Duration::from_secs(1), station.hang_up()).await;
-        }
+    pub async fn hang_up(&self) {
+        let all = self.all();
+        let each = all.iter().map(|(_, station)| tokio::time::timeout(Duration::from_secs(1), station.hang_up()));
+        // One that does not answer keeps its session until it times out there; the next life finds it sealed.
+        let _ = futures_util::future::join_all(each).await;
     }
 
     /// Makes one call. `None`: it may not leave, and nothing was sent.
-    pub(crate) async fn call(
+    pub async fn call(
         &self,
         host: HostId,
         call: BmcCall,
         time: &RunningTime,
         may_leave: &(dyn Fn() -> bool + Send + Sync),
     ) -> Option<Reply> {
-        let Some(station) = self.stations.get(&host) else { return Some(Reply::BmcTrouble(BmcTrouble::Silent)) };
+        let Some(station) = self.station(host) else { return Some(Reply::BmcTrouble(BmcTrouble::Silent)) };
         let withheld = AtomicBool::new(false);
         let leaves = || {
             let may = may_leave();
@@ -119,8 +159,8 @@ impl Bmcs {
                 Err(why) if why.kind == Kind::NotOffered => Ok(Reply::Stage(signal::BootStage::None)),
                 other => other.map(|seen| Reply::Stage(stage(seen))),
             },
-            BmcCall::ForceOff => self.power(station, PowerCommand::Off, &leaves).await,
-            BmcCall::PowerOn => self.power(station, PowerCommand::On, &leaves).await,
+            BmcCall::ForceOff => power(&station, PowerCommand::Off, &leaves).await,
+            BmcCall::PowerOn => power(&station, PowerCommand::On, &leaves).await,
             BmcCall::SetNetworkBootOnce => {
                 let set = station
                     .fence(true, LIMIT, |bmc| {
@@ -141,16 +181,15 @@ impl Bmcs {
         }
         Some(reply.unwrap_or_else(|why| refused(call, &why)))
     }
+}
 
-    async fn power(
-        &self,
-        station: &Station,
-        command: PowerCommand,
-        leaves: &(dyn Fn() -> bool + Send + Sync),
-    ) -> Result<Reply, BmcError> {
-        let done = station.fence(true, LIMIT, |bmc| if leaves() { bmc.power(command) } else { withhold() }).await;
-        done.map(|()| Reply::Ok)
-    }
+async fn power(
+    station: &Station,
+    command: PowerCommand,
+    leaves: &(dyn Fn() -> bool + Send + Sync),
+) -> Result<Reply, BmcError> {
+    let done = station.fence(true, LIMIT, |bmc| if leaves() { bmc.power(command) } else { withhold() }).await;
+    done.map(|()| Reply::Ok)
 }
 
 fn withhold<'a, T: Send + 'a>() -> Verb<'a, T> {
@@ -168,7 +207,7 @@ fn refused(call: BmcCall, why: &BmcError) -> Reply {
 }
 
 /// The moment at which the running time was zero, on the clock of the readings.
-fn beginning(time: &RunningTime) -> Instant {
+pub(super) fn beginning(time: &RunningTime) -> Instant {
     let now = Instant::now();
     now.checked_sub(Duration::from_millis(time.now().elapsed.0)).unwrap_or(now)
 }

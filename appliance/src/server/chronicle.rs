@@ -1,17 +1,24 @@
 //! What happened, from the server's own records: each incident with its stages, and what people were told, in order.
 
+use super::stages::Stages;
+use crate::store::Entry;
 use crate::store::JournalError;
-use crate::store::reading::Records;
-use healing::event::Change;
+use crate::store::reading::{Records, ended};
+use healing::assess::Assessment;
+use healing::event::{Change, Event};
+use healing::evidence::Evidence;
 use healing::id::{HostId, IncidentId};
 use healing::time::{Elapsed, Now};
 use healing::world::incident::{Diagnosis, End, Incident};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Told sentences kept.
 const TOLD_MAX: usize = 2_000;
+/// Ended incidents kept at hand; the store keeps more.
+const ENDED_MAX: usize = 1_000;
 
 /// One incident as it was last recorded.
 #[derive(Debug, Clone)]
@@ -20,8 +27,12 @@ pub struct Chapter {
     pub incident: Incident,
     /// What it was healed for: the diagnosis at its first permit, else the last.
     pub named: Diagnosis,
+    /// The evidence that its last decision rested on.
+    pub evidence: Option<Arc<Evidence>>,
+    /// The first boot that was seen after it was switched on.
+    pub booted: Option<Elapsed>,
     /// Both clocks at its last entry, to convert one into the other.
-    at: Now,
+    pub at: Now,
 }
 
 /// Something that people were told.
@@ -31,6 +42,8 @@ pub struct Told {
     pub wall_ms: i64,
     /// About which host.
     pub host: Option<HostId>,
+    /// In which incident.
+    pub incident: Option<IncidentId>,
     /// The rule that speaks.
     pub rule: Option<u8>,
     /// The sentence.
@@ -44,6 +57,7 @@ pub struct Chronicle {
     records: Option<Records>,
     chapters: BTreeMap<IncidentId, Chapter>,
     told: Vec<Told>,
+    stages: Stages,
 }
 
 /// One incident in the demo's JSON.
@@ -75,7 +89,13 @@ impl Chronicle {
     /// Of a server's data directory; it need not be there yet.
     #[must_use]
     pub fn of(folder: &Path) -> Chronicle {
-        Chronicle { folder: folder.to_owned(), records: None, chapters: BTreeMap::new(), told: Vec::new() }
+        Chronicle {
+            folder: folder.to_owned(),
+            records: None,
+            chapters: BTreeMap::new(),
+            told: Vec::new(),
+            stages: Stages::default(),
+        }
     }
 
     /// Reads on. Returns what people were told meanwhile.
@@ -83,29 +103,37 @@ impl Chronicle {
     /// # Errors
     /// The records cannot be read.
     pub async fn read_on(&mut self) -> Result<Vec<Told>, JournalError> {
-        if self.records.is_none() {
-            self.records = Some(Records::open(&self.folder).await?.0);
+        let first = self.records.is_none();
+        if first {
+            let (records, world) = Records::open(&self.folder).await?;
+            for incident in world.incidents.values() {
+                note(
+                    &mut self.chapters,
+                    incident,
+                    Now { elapsed: incident.opened_at, wall_ms: incident.opened_wall_ms },
+                );
+            }
+            self.records = Some(records);
         }
-        let Some(records) = &mut self.records else { return Ok(Vec::new()) };
         let mut fresh = Vec::new();
-        loop {
+        while let Some(records) = &mut self.records {
             let entries = records.next().await?;
             if entries.is_empty() {
                 break;
             }
             for (_, entry) in entries {
-                for change in &entry.changes {
-                    if let Change::Incident(incident) | Change::Ended(incident) = change {
-                        note(&mut self.chapters, incident, entry.now);
-                    }
-                }
+                self.take(&entry);
                 fresh.extend(entry.notices.into_iter().map(|notice| Told {
                     wall_ms: notice.at.wall_ms,
                     host: notice.host,
+                    incident: notice.incident,
                     rule: notice.explanation.rule.map(|rule| rule.0),
                     sentence: notice.explanation.sentence.into_owned(),
                 }));
             }
+        }
+        if first {
+            self.add_older().await?;
         }
         self.told.extend(fresh.iter().cloned());
         let surplus = self.told.len().saturating_sub(TOLD_MAX);
@@ -113,8 +141,79 @@ impl Chronicle {
         Ok(fresh)
     }
 
-    /// The incidents.
-    pub fn chapters(&self) -> impl Iterator<Item = &Chapter> {
+    /// Incidents that ended before what the journal still holds.
+    async fn add_older(&mut self) -> Result<(), JournalError> {
+        for (incident, wall_ms) in ended(&self.folder, ENDED_MAX).await? {
+            if self.chapters.contains_key(&incident.id) {
+                continue;
+            }
+            let at = Now { elapsed: incident.phase_since, wall_ms };
+            note(&mut self.chapters, &incident, at);
+            if let Some(chapter) = self.chapters.get(&incident.id) {
+                self.stages.count(chapter);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, entry: &Entry) {
+        for change in &entry.changes {
+            match change {
+                Change::Incident(incident) => note(&mut self.chapters, incident, entry.now),
+                Change::Ended(incident) => {
+                    let again = self.chapters.get(&incident.id).is_some_and(|known| known.incident.end.is_some());
+                    note(&mut self.chapters, incident, entry.now);
+                    if let Some(chapter) = self.chapters.get(&incident.id).filter(|_| !again) {
+                        self.stages.count(chapter);
+                    }
+                }
+                Change::Host(host) => self.see_boot(host.id, &host.assessment, entry.now),
+                Change::Assessed { host, assessment } => self.see_boot(*host, assessment, entry.now),
+                _ => {}
+            }
+        }
+        if let Event::Fact { host, view } | Event::Wake { host, view } | Event::StepDone { host, view, .. } =
+            &entry.event
+        {
+            let open = |chapter: &&mut Chapter| chapter.incident.host == *host && chapter.incident.end.is_none();
+            if let Some(chapter) = self.chapters.values_mut().rev().find(open) {
+                chapter.evidence = Some(Arc::new(view.evidence.clone()));
+                chapter.at = entry.now;
+            }
+        }
+        let ended = self.chapters.values().filter(|chapter| chapter.incident.end.is_some()).count();
+        if ended > ENDED_MAX {
+            let oldest = self.chapters.iter().find(|(_, chapter)| chapter.incident.end.is_some()).map(|(id, _)| *id);
+            oldest.and_then(|id| self.chapters.remove(&id));
+        }
+    }
+
+    /// A boot other than the one that fell ill, after it was switched on.
+    fn see_boot(&mut self, host: HostId, seen: &Assessment, now: Now) {
+        let Some(node) = seen.node else { return };
+        let open = |chapter: &&mut Chapter| chapter.incident.host == host && chapter.incident.end.is_none();
+        let Some(chapter) = self.chapters.values_mut().rev().find(open) else { return };
+        let switched_on = chapter.incident.timings.power_on.is_some();
+        let another = chapter.incident.boot_before.is_some_and(|before| before != node.boot);
+        if switched_on && another && chapter.booted.is_none() {
+            chapter.booted = Some(now.elapsed);
+        }
+    }
+
+    /// How long each stage took, of all that ended.
+    #[must_use]
+    pub fn stages(&self) -> &Stages {
+        &self.stages
+    }
+
+    /// One incident.
+    #[must_use]
+    pub fn chapter(&self, id: IncidentId) -> Option<&Chapter> {
+        self.chapters.get(&id)
+    }
+
+    /// The incidents, oldest first.
+    pub fn chapters(&self) -> impl DoubleEndedIterator<Item = &Chapter> {
         self.chapters.values()
     }
 
@@ -137,13 +236,19 @@ fn note(chapters: &mut BTreeMap<IncidentId, Chapter>, incident: &Incident, now: 
         Some(known) if known.incident.timings.permitted.is_some() => known.named,
         _ => incident.diagnosis,
     };
-    chapters.insert(incident.id, Chapter { incident: incident.clone(), named, at: now });
+    let (evidence, booted) = chapters.get(&incident.id).map(|c| (c.evidence.clone(), c.booted)).unwrap_or_default();
+    chapters.insert(incident.id, Chapter { incident: incident.clone(), named, evidence, booted, at: now });
 }
 
 impl Chapter {
-    fn wall_ms(&self, at: Elapsed) -> i64 {
-        let back = i64::try_from(self.at.elapsed.since(at)).unwrap_or(i64::MAX);
-        self.at.wall_ms.saturating_sub(back)
+    /// A moment of its running time on the wall clock, Unix milliseconds.
+    #[must_use]
+    pub fn wall_ms(&self, at: Elapsed) -> i64 {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        self.at
+            .wall_ms
+            .saturating_sub(signed(self.at.elapsed.since(at)))
+            .saturating_add(signed(at.since(self.at.elapsed)))
     }
 
     fn line(&self, since_wall_ms: i64, host: String) -> Line {
@@ -171,11 +276,13 @@ impl Chapter {
 }
 
 #[allow(clippy::cast_precision_loss, reason = "milliseconds of a demo: far below what a double holds exactly")]
-fn tenths(ms: i64) -> f64 {
+pub(crate) fn tenths(ms: i64) -> f64 {
     ((ms as f64) / 100.0).round() / 10.0
 }
 
-fn end_of(end: End) -> &'static str {
+/// An end as it is written.
+#[must_use]
+pub fn end_of(end: End) -> &'static str {
     match end {
         End::Healed => "healed",
         End::Replaced => "replaced",
@@ -187,9 +294,15 @@ fn end_of(end: End) -> &'static str {
 /// A diagnosis as it is written for people and scripts: `component-failed(kubelet, dead)`.
 #[must_use]
 pub fn name_of(diagnosis: Diagnosis) -> String {
+    kebab(&format!("{diagnosis:?}"))
+}
+
+/// A name of the core's own types as it is written for people and scripts.
+#[must_use]
+pub fn kebab(written: &str) -> String {
     let mut name = String::new();
     let mut after_letter = false;
-    for character in format!("{diagnosis:?}").chars() {
+    for character in written.chars() {
         if character.is_ascii_uppercase() && after_letter {
             name.push('-');
         }

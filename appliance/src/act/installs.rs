@@ -1,0 +1,237 @@
+//! Tickets and installs: a job of the decisions is a job file of the boot servers, and what becomes of that file goes back
+//! to the loop.
+//!
+//! The boot servers own a job once it is open; they are spoken to through its files alone, as the bench tools do, so it is
+//! of no matter whether they run in this process. A restart finds everything on the disk.
+
+use crate::boot::job::{Job, State, Task};
+use crate::boot::jobs::{JobError, Jobs};
+use crate::decide_loop::{Inbox, Order};
+use healing::command::Reply;
+use healing::event::InstallReport;
+use healing::id::{HostId, JobId};
+use protocol::install::FailureCode;
+use protocol::name::Name;
+use pxe::mac::Mac;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often open jobs are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A job file at most, bytes.
+const JOB_BYTES_MAX: u64 = 2 << 20;
+
+/// Who knows what is to be installed on a host.
+pub trait InstallPlans: Send + Sync + std::fmt::Debug + 'static {
+    /// The card that boots, and what is written onto which disk.
+    ///
+    /// # Errors
+    /// Why this host cannot be installed, in words.
+    fn plan(&self, host: HostId) -> Result<(Mac, Task), String>;
+}
+
+/// The job files, from the side of the decisions.
+#[derive(Debug)]
+pub struct Installs {
+    folder: PathBuf,
+    jobs: Arc<Jobs>,
+    plans: Arc<dyn InstallPlans>,
+}
+
+/// The job file of a job: which incident, and which try of it.
+fn name_of(job: JobId) -> Option<Name> {
+    format!("heal-{}-{}", job.0 >> 8, job.0 & 0xff).parse().ok()
+}
+
+impl Installs {
+    /// Job files in this folder.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn open(folder: &Path, plans: Arc<dyn InstallPlans>) -> Result<Installs, JobError> {
+        // What the site says of a card matters to those who answer it, not to those who open a job.
+        let jobs = Arc::new(Jobs::open(folder, HashMap::new())?);
+        Ok(Installs { folder: folder.to_owned(), jobs, plans })
+    }
+
+    /// Opens the ticket of a job. Again is no harm: a job is opened once, and one that is open stays.
+    pub async fn open_ticket(&self, host: HostId, job: JobId) -> Reply {
+        let Some(name) = name_of(job) else { return Reply::ApiRefused };
+        let (jobs, plan) = (Arc::clone(&self.jobs), self.plans.plan(host));
+        let (mac, task) = match plan {
+            Ok(plan) => plan,
+            Err(why) => {
+                tracing::warn!(host = host.0, %why, "no boot ticket: this host cannot be installed");
+                return Reply::ApiRefused;
+            }
+        };
+        let opened = tokio::task::spawn_blocking(move || {
+            jobs.refresh()?;
+            match jobs.job(&name) {
+                Some(known) if known.is_open() => Ok(()),
+                Some(_) => Err(JobError::Exists(name)),
+                None => jobs.arm(name, mac, task).map(drop),
+            }
+        });
+        match opened.await {
+            Ok(Ok(())) => Reply::Ok,
+            Ok(Err(why)) => {
+                tracing::warn!(host = host.0, %why, "no boot ticket was opened");
+                Reply::ApiRefused
+            }
+            Err(_) => Reply::ApiRefused,
+        }
+    }
+
+    /// Closes the ticket of a job. One that is not there, or is over, is closed already.
+    pub async fn close_ticket(&self, job: JobId) -> Reply {
+        let Some(name) = name_of(job) else { return Reply::Ok };
+        let (jobs, folder) = (Arc::clone(&self.jobs), self.folder.clone());
+        let closed = tokio::task::spawn_blocking(move || {
+            jobs.refresh()?;
+            // The boot servers may have moved it on; what is over keeps its end.
+            if read(&folder, &name).is_none_or(|job| !job.is_open()) {
+                return Ok(());
+            }
+            let how = "closed by the appliance".to_owned();
+            jobs.advance(&name, |state| match state {
+                State::Armed | State::Installing { .. } | State::Installed => Some(State::Closed { how }),
+                State::Failed { .. } | State::Closed { .. } => None,
+            })
+            .map(drop)
+        });
+        match closed.await {
+            Ok(Ok(()) | Err(JobError::Unknown(_))) => Reply::Ok,
+            Ok(Err(why)) => {
+                tracing::warn!(%why, "a boot ticket could not be closed; it runs out by itself");
+                Reply::ApiRefused
+            }
+            Err(_) => Reply::ApiRefused,
+        }
+    }
+
+    /// Tells the loop what becomes of the jobs of its incidents, until it is stopped.
+    pub async fn follow(&self, inbox: Inbox, stop: CancellationToken) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut told: HashMap<JobId, Sign> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = tick.tick() => {}
+            }
+            let open: Vec<(HostId, JobId)> = inbox
+                .views
+                .hosts()
+                .iter()
+                .filter_map(|view| view.incident.as_ref())
+                .filter_map(|incident| incident.job.map(|job| (incident.host, job)))
+                .collect();
+            told.retain(|job, _| open.iter().any(|(_, other)| other == job));
+            for (host, job) in open {
+                let Some(sign) = name_of(job).and_then(|name| sign(&self.folder, &name)) else { continue };
+                if told.get(&job) == Some(&sign) {
+                    continue;
+                }
+                // A loop whose store fails takes it later: it is told again.
+                if inbox.submit(Order::Install { host, job, report: sign.report }).await.is_ok() {
+                    told.insert(job, sign);
+                }
+            }
+        }
+    }
+}
+
+/// What a job's files show. A longer log is another sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sign {
+    report: InstallReport,
+    logged_bytes: u64,
+}
+
+fn sign(folder: &Path, name: &Name) -> Option<Sign> {
+    let report = match read(folder, name)?.state {
+        State::Armed | State::Closed { .. } => return None,
+        State::Installing { .. } => InstallReport::Progress,
+        State::Installed => InstallReport::Installed,
+        State::Failed { failure } => match failure.code {
+            FailureCode::ForeignData => InstallReport::ForeignData,
+            FailureCode::NoDisk | FailureCode::ManyDisks => InstallReport::NoSuchDisk,
+            _ => InstallReport::Failed,
+        },
+    };
+    let log = std::fs::metadata(folder.join(format!("{name}.log")));
+    let logged_bytes = if report == InstallReport::Progress { log.map_or(0, |about| about.len()) } else { 0 };
+    Some(Sign { report, logged_bytes })
+}
+
+fn read(folder: &Path, name: &Name) -> Option<Job> {
+    let path = folder.join(format!("{name}.json"));
+    if std::fs::metadata(&path).ok()?.len() > JOB_BYTES_MAX {
+        return None;
+    }
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::disk::DiskName;
+    use protocol::install::{Failure, InstallStage, WriteMode};
+
+    #[derive(Debug)]
+    struct OneDisk;
+
+    impl InstallPlans for OneDisk {
+        fn plan(&self, host: HostId) -> Result<(Mac, Task), String> {
+            if host != HostId(1) {
+                return Err("it has no disk".to_owned());
+            }
+            let task = Task {
+                mac: "02:00:00:00:00:01".to_owned(),
+                image: "node".parse().unwrap(),
+                image_version: "1".parse().unwrap(),
+                disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
+                mode: WriteMode::Plain,
+                foreign_data_approved: false,
+                first_boot: Vec::new(),
+            };
+            Ok((Mac([2, 0, 0, 0, 0, 1]), task))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ticket_is_opened_once_shows_what_became_of_it_and_is_never_opened_again() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-installs-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let job = JobId((7 << 8) | 1);
+        assert_eq!(installs.open_ticket(HostId(2), job).await, Reply::ApiRefused);
+        assert_eq!(installs.open_ticket(HostId(1), job).await, Reply::Ok);
+        assert_eq!(installs.open_ticket(HostId(1), job).await, Reply::Ok);
+        let name = name_of(job).unwrap();
+        assert_eq!(name.as_str(), "heal-7-1");
+        assert!(sign(&folder, &name).is_none(), "an armed job has shown nothing");
+        // The boot servers, in another process.
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s")).unwrap();
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Progress);
+        let failure = Failure {
+            stage: InstallStage::Hello,
+            code: FailureCode::ForeignData,
+            sentence: "LVM".to_owned(),
+            candidates: Vec::new(),
+            disk_touched: false,
+        };
+        theirs.advance(&name, |_| Some(State::Failed { failure: Box::new(failure) })).unwrap();
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::ForeignData);
+        assert_eq!(installs.close_ticket(job).await, Reply::Ok);
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::ForeignData, "its end stays");
+        let second = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        assert_eq!(second.open_ticket(HostId(1), job).await, Reply::ApiRefused, "rule 38");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,212 @@
+//! Hosts as readers see them: what is declared, what is known, and what happens next with its reason.
+
+use super::page::{self, Query};
+use super::problem::Problem;
+use crate::decide_loop::{HostView, RunningTime};
+use crate::server::chronicle::kebab;
+use crate::server::resources::HostEntry;
+use crate::server::{Appliance, observes};
+use axum::Json;
+use axum::extract::{Path, State};
+use healing::explain::Explanation;
+use healing::time::Elapsed;
+use healing::world::host::{Host, Lifecycle, Link};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// One line of the list.
+#[derive(Debug, Clone, Serialize)]
+pub struct Row {
+    name: String,
+    role: String,
+    state: &'static str,
+    link: String,
+    power: String,
+    network: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<String>,
+    pool: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explanation: Option<Why>,
+}
+
+/// A reason for people and scripts.
+#[derive(Debug, Clone, Serialize)]
+pub struct Why {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<u8>,
+    code: String,
+    sentence: String,
+}
+
+impl From<&Explanation> for Why {
+    fn from(why: &Explanation) -> Why {
+        Why { rule: why.rule.map(|rule| rule.0), code: why.code.to_string(), sentence: why.sentence.to_string() }
+    }
+}
+
+/// A state in one word, the gravest first.
+#[must_use]
+pub fn state(view: &HostView) -> &'static str {
+    let host = &view.host;
+    match host.lifecycle {
+        Lifecycle::Retired => "retired",
+        Lifecycle::Quarantined { .. } => "quarantined",
+        Lifecycle::InService => match () {
+            () if view.incident.is_some() => "ill",
+            () if host.marks.paused => "paused",
+            () if host.marks.maintenance_until.is_some() => "maintenance",
+            () if !host.serves() => "spare",
+            () if host.ready() => "ready",
+            () => "not-ready",
+        },
+    }
+}
+
+/// Why nothing is done for a host that is not well, where the decisions had no occasion to say so: what holds for the site, its
+/// cluster or its record (rule 56).
+fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
+    if matches!(state(view), "ready" | "spare" | "retired") {
+        return None;
+    }
+    let why = |rule: u8, code: &str, sentence: String| Some(Why { rule: Some(rule), code: code.to_owned(), sentence });
+    let (site, scopes) = (appliance.inbox.views.site(), appliance.inbox.views.scopes());
+    let host = &view.host;
+    let cluster = host.cluster.and_then(|id| scopes.clusters.get(&id));
+    if let Some(only) = &site.observe_only {
+        return why(
+            45,
+            "observe-only",
+            format!("nothing is touched: {}", observes(only, appliance.time.now().elapsed)),
+        );
+    }
+    if site.blind_since.is_some() {
+        return why(4, "blind", "own sight is in doubt: nobody is acted on until it is good again".to_owned());
+    }
+    if site.paused || cluster.is_some_and(|cluster| cluster.paused) || host.marks.paused {
+        return why(49, "paused", "a person paused it (`rackmedic resume` ends it)".to_owned());
+    }
+    if host.marks.maintenance_until.is_some() {
+        return why(50, "maintenance", "it is in maintenance".to_owned());
+    }
+    if let Some(cluster) = cluster.filter(|cluster| !cluster.armed) {
+        return why(
+            52,
+            "not-armed",
+            format!("its cluster is only observed: `rackmedic arm {}` lets it be acted on", cluster.name),
+        );
+    }
+    if host.link != Link::Linked {
+        let sentence =
+            "its BMC and its Node are not shown to be of one machine: both must answer, and agree with the record";
+        return why(29, "not-linked", sentence.to_owned());
+    }
+    if !host.history.seen_healthy {
+        return why(9, "never-ready", "it was never seen Ready here, so nobody knows that it is ill".to_owned());
+    }
+    None
+}
+
+fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostView>) -> Row {
+    let (cluster, pool) = (entry.cluster.clone(), entry.pool.clone());
+    let Some(view) = view else {
+        return Row {
+            name: name.to_owned(),
+            role: kebab(&format!("{:?}", entry.role)),
+            state: "being-registered",
+            link: "unbound".to_owned(),
+            power: "unknown".to_owned(),
+            network: "unknown".to_owned(),
+            cluster,
+            pool,
+            incident: None,
+            explanation: None,
+        };
+    };
+    let Host { role, link, assessment, incident, .. } = &view.host;
+    Row {
+        name: name.to_owned(),
+        role: kebab(&format!("{role:?}")),
+        state: state(view),
+        link: kebab(&format!("{link:?}")),
+        power: kebab(&format!("{:?}", assessment.power)),
+        network: kebab(&format!("{:?}", assessment.network)),
+        cluster,
+        pool,
+        incident: incident.map(|id| id.0),
+        explanation: view.explanation.as_ref().map(Why::from).or_else(|| stands_back(appliance, view)),
+    }
+}
+
+/// `GET /api/v1/hosts`
+pub async fn list(State(appliance): State<Arc<Appliance>>, query: Query) -> Result<Json<page::Page<Row>>, Problem> {
+    let asked = page::asked(query)?;
+    let book = appliance.registrar.book();
+    let after = asked.after.clone().unwrap_or_default();
+    let rest = book.hosts.iter().filter(|(name, _)| **name > after);
+    let view = |id: u32| appliance.inbox.views.host(healing::id::HostId(id));
+    let page = asked.page(
+        rest,
+        |(name, _)| (*name).clone(),
+        |(name, host)| row(&appliance, name, &host.entry, view(host.id).as_deref()),
+    );
+    Ok(Json(page))
+}
+
+/// A moment of the running time as the wall clock has it, in RFC 3339.
+#[must_use]
+pub fn wall(time: &RunningTime, at: Elapsed) -> String {
+    let now = time.now();
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let wall_ms =
+        now.wall_ms.saturating_sub(signed(now.elapsed.since(at))).saturating_add(signed(at.since(now.elapsed)));
+    rfc3339(wall_ms)
+}
+
+/// Unix milliseconds in RFC 3339.
+#[must_use]
+pub fn rfc3339(wall_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(wall_ms).map_or_else(|_| wall_ms.to_string(), |moment| moment.to_string())
+}
+
+/// `GET /api/v1/hosts/{name}`
+pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let book = appliance.registrar.book();
+    let host = book.hosts.get(&name).ok_or_else(|| Problem::unknown("host"))?;
+    let view = appliance.inbox.views.host(healing::id::HostId(host.id));
+    let entry = &host.entry;
+    let mut shown = json!({
+        "name": name,
+        "summary": row(&appliance, &name, entry, view.as_deref()),
+        "declared": entry,
+    });
+    if let Some(view) = view {
+        let known = &view.host;
+        let at = |at: Elapsed| wall(&appliance.time, at);
+        let all = |list: &[Elapsed]| list.iter().map(|moment| at(*moment)).collect::<Vec<_>>();
+        let history = &known.history;
+        shown["known"] = json!({
+            "seen": known.assessment,
+            "marks": {
+                "paused": known.marks.paused,
+                "maintenance_until": known.marks.maintenance_until.map(at),
+                "foreign_since": known.marks.foreign_since.map(at),
+                "self": known.marks.is_self,
+            },
+            "our_cordon": known.our_cordon,
+            "our_taint": known.our_taint,
+            "held_off": known.held_off,
+            "history": {
+                "cycles": all(&history.cycles),
+                "reimages": all(&history.reimages),
+                "heals": all(&history.heals),
+                "boots": all(&history.boots),
+                "component_restarts": all(&history.component_restarts),
+            },
+        });
+    }
+    Ok(Json(shown))
+}

@@ -1,0 +1,109 @@
+//! Shows for each host that its BMC and its Node are of one machine (terms of the safety rules, *linked*): record, live BMC
+//! and Node must say the same. A record that names no machine takes the one on which BMC and Node agree.
+
+use super::registrar::Registrar;
+use crate::act::bmcs::Bmcs;
+use crate::cluster::NameTable;
+use crate::decide_loop::Inbox;
+use bmc::station::Station;
+use futures_util::stream::{self, StreamExt as _};
+use healing::id::{HostId, MachineId};
+use healing::world::host::{Host, Link};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked for hosts whose link is not shown.
+const LOOK: Duration = Duration::from_millis(500);
+/// After a BMC did not tell who it is, or contradicted, it is asked again this late.
+const AGAIN: Duration = Duration::from_secs(30);
+/// BMCs asked at the same time.
+const AT_ONCE: usize = 32;
+
+/// Looks until it is stopped.
+pub(super) async fn link(
+    registrar: Arc<Registrar>,
+    bmcs: Arc<Bmcs>,
+    names: Arc<NameTable>,
+    inbox: Inbox,
+    stop: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut not_before: HashMap<HostId, Instant> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let now = Instant::now();
+        not_before.retain(|_, until| *until > now);
+        let mut open = Vec::new();
+        for view in inbox.views.hosts() {
+            let host = &view.host;
+            if host.link != Link::Unbound || not_before.contains_key(&host.id) {
+                continue;
+            }
+            let (Some(node), Some(station)) = (names.machine(host.id), bmcs.station(host.id)) else { continue };
+            open.push((host.clone(), node, station));
+        }
+        let asked = open.into_iter().map(|(host, node, station)| ask(host, node, station));
+        let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);
+        loop {
+            let answer = tokio::select! {
+                () = stop.cancelled() => return,
+                answer = answers.next() => answer,
+            };
+            let Some((host, verdict)) = answer else { break };
+            let done = match verdict {
+                Some(Verdict::Shown(link)) => registrar.link(host, link, &inbox).await,
+                Some(Verdict::Learned(machine)) => registrar.learn(host, machine, &inbox).await,
+                None => {
+                    not_before.insert(host, now + AGAIN);
+                    continue;
+                }
+            };
+            if let Err(why) = done {
+                tracing::warn!(host = host.0, %why, "the link of this host is not recorded; it is shown again");
+                not_before.insert(host, now + AGAIN);
+            }
+        }
+    }
+}
+
+enum Verdict {
+    Shown(Link),
+    Learned(MachineId),
+}
+
+async fn ask(host: Host, node: MachineId, station: Arc<Station>) -> (HostId, Option<Verdict>) {
+    let seen = station.poll(|bmc| bmc.identify()).await.ok();
+    let live = seen.and_then(|seen| seen.machine).map(|guid| MachineId(u128::from_be_bytes(guid)));
+    let verdict = live.filter(|live| !live.is_placeholder()).map(|live| judge(host.machine, node, live));
+    (host.id, verdict)
+}
+
+fn judge(record: MachineId, node: MachineId, live: MachineId) -> Verdict {
+    match (record.is_placeholder(), live.same_machine(node)) {
+        // The link itself is shown by the next look, against the record that now is.
+        (true, true) => Verdict::Learned(live),
+        (false, true) if live.same_machine(record) => Verdict::Shown(Link::Linked),
+        _ => Verdict::Shown(Link::Mismatch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_that_agree_link_two_that_agree_teach_and_anything_else_alarms() {
+        let (a, b, none) = (MachineId(0x11), MachineId(0x22), MachineId(0));
+        assert!(matches!(judge(a, a, a), Verdict::Shown(Link::Linked)));
+        assert!(matches!(judge(none, a, a), Verdict::Learned(MachineId(0x11))));
+        assert!(matches!(judge(none, a, b), Verdict::Shown(Link::Mismatch)));
+        assert!(matches!(judge(b, a, a), Verdict::Shown(Link::Mismatch)));
+        assert!(matches!(judge(a, b, a), Verdict::Shown(Link::Mismatch)));
+    }
+}
