@@ -198,6 +198,8 @@ mod tests {
                 mode: WriteMode::Plain,
                 foreign_data_approved: false,
                 first_boot: Vec::new(),
+                join: None,
+                media: None,
             };
             Ok((Mac([2, 0, 0, 0, 0, 1]), task))
         }

@@ -30,6 +30,8 @@ impl InstallPlans for RegisteredPlans {
             // Foreign data ends the install; a person approves its loss by hand (rule 37).
             foreign_data_approved: false,
             first_boot: Vec::new(),
+            join: None,
+            media: None,
         };
         Ok((mac, task))
     }
