@@ -231,7 +231,7 @@ async fn alone(
 }
 
 /// `host:port` of an URL.
-fn host_and_port(url: &str) -> Option<String> {
+pub(crate) fn host_and_port(url: &str) -> Option<String> {
     let uri: hyper::Uri = url.parse().ok()?;
     Some(format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(443)))
 }

@@ -8,7 +8,7 @@ use crate::server::api::{self, listen};
 use crate::server::config::{LogForm, Place, ServeConfig, WatchConfig};
 use crate::server::notify::Manager;
 use crate::server::segments::{ReferencePlace, Segment};
-use crate::server::{self, NobodyJoins, Server, Setup};
+use crate::server::{self, NobodyJoins, Server, Setup, joins};
 use crate::store::secret::OuterKey;
 use crate::watch::packet_wire::PacketWire;
 use crate::watch::prober::Marks;
@@ -152,6 +152,10 @@ async fn run<K: Kind>(
     };
     let segments = config.watches.iter().map(segment).collect::<anyhow::Result<Vec<_>>>()?;
     let data_dir = config.data_dir.clone();
+    let rejoin = match config.boot.as_ref().and_then(|boot| boot.join.as_ref().map(|join| (join, &boot.data_dir))) {
+        Some((join, folder)) => joins::plugged(join, &config.clusters, folder).await?,
+        None => NobodyJoins::plugged(),
+    };
     let setup = Setup {
         data_dir: config.data_dir,
         key,
@@ -161,8 +165,7 @@ async fn run<K: Kind>(
         clusters: config.clusters,
         segments,
         boot: config.boot,
-        // The driver of a distribution is plugged in here.
-        rejoin: NobodyJoins::plugged(),
+        rejoin,
         pace: Pace::default(),
         loopback_only,
     };

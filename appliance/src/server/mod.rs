@@ -7,6 +7,7 @@ pub mod book;
 pub mod chronicle;
 pub mod config;
 mod install_plans;
+pub mod joins;
 mod linking;
 #[cfg(feature = "lab")]
 pub mod loopback;

@@ -74,6 +74,7 @@ pub struct ControlPlane {
     place: Place,
     // Ended in this order: the servers before their store.
     _servers: Vec<Service>,
+    api: Option<Service>,
     _etcd: Service,
 }
 
@@ -123,7 +124,24 @@ impl ControlPlane {
                 && kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public"])
         })?;
         scheduler.wait_until(START, "its port is open", || place.is_open(10_259))?;
-        Ok(ControlPlane { programs: programs.clone(), place, _servers: vec![scheduler, manager, api], _etcd: etcd })
+        Ok(ControlPlane { programs: programs.clone(), place, _servers: vec![scheduler, manager], api: Some(api), _etcd: etcd })
+    }
+
+    /// Kills the API server; everything else runs on.
+    pub fn stop_api_server(&mut self) {
+        self.api = None;
+    }
+
+    /// Starts the API server again and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start, or is not ready in time.
+    pub fn start_api_server(&mut self) -> anyhow::Result<()> {
+        let logs = self.place.folder.join("logs");
+        let mut api = Service::start("kube-apiserver", api_server(&self.programs, &self.place), &logs)?;
+        api.wait_until(START, "/readyz answers", || self.kubectl(&["get", "--raw", "/readyz"]).is_ok())?;
+        self.api = Some(api);
+        Ok(())
     }
 
     /// Where its files are.
@@ -255,6 +273,7 @@ networking: {{ serviceSubnet: 10.96.0.0/16, dnsDomain: cluster.local }}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
+authentication: {{ x509: {{ clientCAFile: /etc/kubernetes/pki/ca.crt }} }}
 cgroupDriver: cgroupfs
 cgroupsPerQOS: false
 enforceNodeAllocatable: [none]

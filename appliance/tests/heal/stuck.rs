@@ -1,0 +1,90 @@
+//! A host whose processors stand still: healed end to end, with the seconds of each stage from the recorder.
+
+use crate::rack_of_story::{Power, Scene};
+use rack::fault::{self, Fault};
+use serde_json::Value;
+use std::time::{Duration, Instant};
+
+/// A heal under software emulation, on a machine that does other things besides.
+const HEAL: Duration = Duration::from_secs(420);
+const STAGES: [&str; 8] =
+    ["detected_s", "confirmed_s", "proven_off_s", "released_s", "powered_on_s", "booted_s", "ready_s", "healed_s"];
+
+pub(crate) fn a_frozen_host_is_healed_end_to_end(scene: &mut Scene) {
+    // Given a host with a pod of a Deployment and the pod of a StatefulSet
+    let victim = scene.node_of_db();
+    let place = scene.place(&victim);
+    let (before, old_boot) = (Power::of(&place), scene.raised.boot_id(&victim).unwrap());
+    assert!(scene.raised.running("app=web").unwrap().iter().any(|(_, node)| *node == victim));
+    // When its processors stand still
+    let began = Instant::now();
+    fault::apply(&scene.raised.rack, &place, Fault::Freeze, &scene.raised.hook).unwrap();
+    let mut elsewhere: [Option<f64>; 2] = [None, None];
+    let incident = scene.appliance().wait("the incident ends", &scene.raised, HEAL, || {
+        for (selector, at) in ["app=web", "app=db"].iter().zip(&mut elsewhere) {
+            let wanted = if *selector == "app=web" { 3 } else { 1 };
+            let pods = scene.raised.running(selector).ok()?;
+            if at.is_none() && pods.iter().filter(|(_, node)| *node != victim).count() == wanted {
+                *at = Some(began.elapsed().as_secs_f64());
+            }
+        }
+        scene.appliance().incident(&victim).filter(|incident| incident["summary"]["end"] != "open")
+    });
+    // Then it is healed, by one off and one on at its BMC
+    healed(scene, &victim, &incident, before, &old_boot);
+    let summary = &incident["summary"];
+    eprintln!("| stuck host, seconds from its last sign of life | {} |", line(summary));
+    let [web, db] = elsewhere.map(|at| at.expect("the pods ran elsewhere before the host was back"));
+    eprintln!("| its pods run elsewhere, seconds from the freeze | Deployment {web:.1}, StatefulSet {db:.1} |");
+    scene.spread();
+}
+
+/// The seconds of a heal in one line.
+fn line(summary: &Value) -> String {
+    let stages = STAGES.map(|stage| format!("{} {}", stage.trim_end_matches("_s"), summary[stage]));
+    stages.join(", ")
+}
+
+fn healed(scene: &Scene, victim: &str, incident: &Value, before: Power, old_boot: &str) {
+    let summary = &incident["summary"];
+    assert_eq!(summary["end"], "healed", "{incident:#}\n{}", scene.appliance().log());
+    let stages = STAGES.map(|stage| summary[stage].as_f64().unwrap_or_else(|| panic!("{stage}: {incident:#}")));
+    assert!(stages.is_sorted(), "each stage comes after the one before it: {summary}");
+    let after = Power::of(&scene.place(victim));
+    let ordered = (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
+    assert_eq!(ordered, (1, 1, 0), "one off and one on at the BMC: {after:?}");
+    assert_eq!((after.went_off - before.went_off, after.went_on - before.went_on), (1, 1));
+    let node = scene.raised.get(&format!("node {victim}")).unwrap();
+    assert_ne!(node["status"]["nodeInfo"]["bootID"], old_boot, "it runs a new boot");
+    assert!(node["spec"]["unschedulable"].is_null(), "our cordon is gone: {}", node["spec"]);
+    assert!(node["spec"]["taints"].is_null(), "our taint is gone: {}", node["spec"]);
+    assert!(scene.raised.is_ready(victim));
+}
+
+/// The server is killed when the heal has come to a phase, and started again; it ends the same, without a doubled order.
+pub(crate) fn a_killed_appliance_ends_the_same(scene: &mut Scene) {
+    for (phase, victim) in [("suspected", "n1"), ("powering-off", "n2"), ("awaiting-ready", "n3")] {
+        let place = scene.place(victim);
+        let (before, old_boot) = (Power::of(&place), scene.raised.boot_id(victim).unwrap());
+        fault::apply(&scene.raised.rack, &place, Fault::Freeze, &scene.raised.hook).unwrap();
+        scene.appliance().wait(phase, &scene.raised, HEAL, || {
+            scene.appliance().incident(victim).filter(|incident| incident["plan"]["phase"] == phase)
+        });
+        scene.appliance.take().unwrap().kill();
+        scene.restart();
+        let incident = scene.appliance().wait("the incident ends", &scene.raised, HEAL, || {
+            scene.appliance().incident(victim).filter(|incident| incident["summary"]["end"] != "open")
+        });
+        assert_eq!(incident["summary"]["end"], "healed", "killed in {phase}: {incident:#}");
+        healed_without_doubles(scene, victim, before, &old_boot);
+        eprintln!("| killed in {phase} | {} |", line(&incident["summary"]));
+        scene.settled();
+    }
+}
+
+fn healed_without_doubles(scene: &Scene, victim: &str, before: Power, old_boot: &str) {
+    let after = Power::of(&scene.place(victim));
+    let ordered = (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
+    assert_eq!(ordered, (1, 1, 0), "one off and one on at the BMC: {after:?}");
+    assert_ne!(scene.raised.boot_id(victim).unwrap(), old_boot);
+}
