@@ -57,7 +57,8 @@ pub(crate) fn configure(raised: &Raised) -> PathBuf {
          [[cluster.control_plane]]\nnode = 'control-plane'\napi = '{api}'\n"
     );
     std::fs::write(folder.join("rackmedic.toml"), config).unwrap();
-    std::fs::write(folder.join("rack.yaml"), declaration(&raised.hosts, &|host| host.bmc_address().to_string())).unwrap();
+    std::fs::write(folder.join("rack.yaml"), declaration(&raised.hosts, &|host| host.bmc_address().to_string()))
+        .unwrap();
     assert_ne!(APPLIANCE, GATEWAY);
     folder
 }

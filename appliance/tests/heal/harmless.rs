@@ -64,11 +64,12 @@ pub(crate) fn a_reboot_by_somebody_is_left_alone(scene: &mut Scene) {
     strike(scene, "n2", Fault::Reboot);
     let incident = scene.appliance().wait("it is seen that it reboots", &scene.raised, SOON, || {
         let incident = scene.appliance().incident("n2")?;
-        (incident["diagnosis_now"] == "rebooting" || incident["summary"]["diagnosis"] == "rebooting").then_some(incident)
+        (incident["diagnosis_now"] == "rebooting" || incident["summary"]["diagnosis"] == "rebooting")
+            .then_some(incident)
     });
-    scene.appliance().wait("it is back", &scene.raised, BACK, || {
-        scene.raised.boot_id("n2").ok().filter(|boot| *boot != old)
-    });
+    scene
+        .appliance()
+        .wait("it is back", &scene.raised, BACK, || scene.raised.boot_id("n2").ok().filter(|boot| *boot != old));
     scene.settled();
     assert_eq!(scene.powers(), before);
     eprintln!("| a plain reboot | 0 power actions | diagnosis {} |", incident["diagnosis_now"]);
@@ -95,7 +96,11 @@ pub(crate) fn an_api_that_is_down_moves_nobody(scene: &mut Scene) {
     scene.raised.control.start_api_server().unwrap();
     scene.settled();
     assert_eq!(scene.powers(), before);
-    eprintln!("| the API server was down for {} s | 0 power actions | {} |", down.as_secs(), hosts["items"][0]["explanation"]);
+    eprintln!(
+        "| the API server was down for {} s | 0 power actions | {} |",
+        down.as_secs(),
+        hosts["items"][0]["explanation"]
+    );
 }
 
 pub(crate) fn a_cut_uplink_is_blindness(scene: &mut Scene) {
@@ -167,7 +172,8 @@ pub(crate) fn a_bmc_that_obeys_in_words_alone_leaves_it_unfenced(scene: &mut Sce
         assert_eq!((off, on, now.told_else - before.told_else), (1, 0, 0), "{}", scene.appliance().log());
         let taints = scene.raised.get("node n3").unwrap()["spec"]["taints"].to_string();
         assert!(!taints.contains("out-of-service"), "{taints}");
-        let now = scene.raised.get("pods --field-selector spec.nodeName=n3").unwrap()["items"].as_array().unwrap().len();
+        let now =
+            scene.raised.get("pods --field-selector spec.nodeName=n3").unwrap()["items"].as_array().unwrap().len();
         assert_eq!(now, pods, "nothing is released before the proof");
         std::thread::sleep(Duration::from_secs(1));
     }

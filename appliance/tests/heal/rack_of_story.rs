@@ -135,7 +135,7 @@ impl Scene {
     /// Waits until everything works where it should.
     pub(crate) fn settled(&self) {
         self.appliance().wait_until_well(&self.raised);
-        self.appliance().wait("all pods run", &self.raised, Duration::from_secs(120), || {
+        self.appliance().wait("all pods run", &self.raised, Duration::from_secs(240), || {
             let web = self.raised.running("app=web").ok()?.len();
             let db = self.raised.running("app=db").ok()?.len();
             (web == 3 && db == 1).then_some(())
@@ -150,7 +150,7 @@ impl Scene {
     /// Lets pods spread again: one on each node.
     pub(crate) fn spread(&self) {
         self.raised.control.kubectl(&["rollout", "restart", "deployment/web"]).unwrap();
-        self.raised.control.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).unwrap();
+        self.raised.control.kubectl(&["rollout", "status", "deployment/web", "--timeout=240s"]).unwrap();
         self.settled();
     }
 

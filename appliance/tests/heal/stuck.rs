@@ -51,7 +51,8 @@ fn healed(scene: &Scene, victim: &str, incident: &Value, before: Power, old_boot
     let stages = STAGES.map(|stage| summary[stage].as_f64().unwrap_or_else(|| panic!("{stage}: {incident:#}")));
     assert!(stages.is_sorted(), "each stage comes after the one before it: {summary}");
     let after = Power::of(&scene.place(victim));
-    let ordered = (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
+    let ordered =
+        (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
     assert_eq!(ordered, (1, 1, 0), "one off and one on at the BMC: {after:?}");
     assert_eq!((after.went_off - before.went_off, after.went_on - before.went_on), (1, 1));
     let node = scene.raised.get(&format!("node {victim}")).unwrap();
@@ -84,7 +85,8 @@ pub(crate) fn a_killed_appliance_ends_the_same(scene: &mut Scene) {
 
 fn healed_without_doubles(scene: &Scene, victim: &str, before: Power, old_boot: &str) {
     let after = Power::of(&scene.place(victim));
-    let ordered = (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
+    let ordered =
+        (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
     assert_eq!(ordered, (1, 1, 0), "one off and one on at the BMC: {after:?}");
     assert_ne!(scene.raised.boot_id(victim).unwrap(), old_boot);
 }

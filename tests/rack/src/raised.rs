@@ -60,7 +60,9 @@ impl Raised {
             let mut files = provision::identity(host);
             if host.number <= nodes {
                 let join = raised.control.guest_files()?;
-                files.extend(join.into_iter().map(|file| DiskFile { mode: 0o600, ..DiskFile::new(file.path, &file.content) }));
+                files.extend(
+                    join.into_iter().map(|file| DiskFile { mode: 0o600, ..DiskFile::new(file.path, &file.content) }),
+                );
             }
             provision::disk(&image, host, ROOT_PARTITION, &files)?;
             bmc::start(&raised.rack, host, &raised.hook)?;
@@ -119,7 +121,11 @@ impl Raised {
         let runs = |pod: &&Value| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let all = pods["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(all.iter().filter(runs).map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]))).collect())
+        Ok(all
+            .iter()
+            .filter(runs)
+            .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"])))
+            .collect())
     }
 
     /// Signs the serving certificates that kubelets ask for, as an administrator of such a cluster does.
@@ -153,7 +159,12 @@ impl Raised {
         }
         for host in &self.hosts {
             let (on, off) = host.switched();
-            text += &format!("--- {}: on {} (switched on {on}, off {off})\n{}", host.name(), host.is_on(), end(&host.console()));
+            text += &format!(
+                "--- {}: on {} (switched on {on}, off {off})\n{}",
+                host.name(),
+                host.is_on(),
+                end(&host.console())
+            );
         }
         text
     }

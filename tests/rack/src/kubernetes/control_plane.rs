@@ -124,7 +124,13 @@ impl ControlPlane {
                 && kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public"])
         })?;
         scheduler.wait_until(START, "its port is open", || place.is_open(10_259))?;
-        Ok(ControlPlane { programs: programs.clone(), place, _servers: vec![scheduler, manager], api: Some(api), _etcd: etcd })
+        Ok(ControlPlane {
+            programs: programs.clone(),
+            place,
+            _servers: vec![scheduler, manager],
+            api: Some(api),
+            _etcd: etcd,
+        })
     }
 
     /// Kills the API server; everything else runs on.
@@ -253,10 +259,15 @@ fn network() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kubelets renew their Lease every two seconds and are missed after ten, so that a test need not wait for a minute. They
-/// leave the machine's cgroups alone, and ask for their serving certificate as production does.
+/// Kubelets renew their Lease every two seconds and are missed after ten, so that a test need not wait for a minute. In
+/// namespaces they leave the machine's cgroups alone; all of them ask for their serving certificate as production does.
 fn kubeadm_config(place: &Place, version: &str) -> String {
     let (folder, address) = (place.folder.display(), place.address);
+    // Nodes in namespaces share this machine's cgroups; hosts elsewhere have their own, by systemd as usual.
+    let cgroups = match place.namespace {
+        None => "cgroupDriver: cgroupfs\ncgroupsPerQOS: false\nenforceNodeAllocatable: [none]",
+        Some(_) => "cgroupDriver: systemd",
+    };
     format!(
         "apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
@@ -274,9 +285,7 @@ networking: {{ serviceSubnet: 10.96.0.0/16, dnsDomain: cluster.local }}
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 authentication: {{ x509: {{ clientCAFile: /etc/kubernetes/pki/ca.crt }} }}
-cgroupDriver: cgroupfs
-cgroupsPerQOS: false
-enforceNodeAllocatable: [none]
+{cgroups}
 failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
