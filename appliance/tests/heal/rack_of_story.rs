@@ -136,6 +136,7 @@ impl Scene {
     pub(crate) fn settled(&self) {
         self.appliance().wait_until_well(&self.raised);
         self.appliance().wait("all pods run", &self.raised, Duration::from_secs(240), || {
+            std::thread::sleep(Duration::from_secs(1));
             let web = self.raised.running("app=web").ok()?.len();
             let db = self.raised.running("app=db").ok()?.len();
             (web == 3 && db == 1).then_some(())
