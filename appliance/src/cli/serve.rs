@@ -1,6 +1,5 @@
 //! `rackmedic serve` and `rackmedic lab serve`: the appliance itself.
 
-#[cfg(feature = "lab")]
 use super::Usage;
 use super::output::Exit;
 use super::policy_file;
@@ -140,6 +139,13 @@ async fn run<K: Kind>(
             "no interface is watched ([[watch]]): without the network plane and own sight, nobody is acted on"
         );
     }
+    // Before anything is made: a host that could not join again would be found out in the middle of its heal.
+    let rejoin = match config.boot.as_ref().and_then(|boot| boot.join.as_ref().map(|join| (join, &boot.data_dir))) {
+        Some((join, folder)) => {
+            joins::plugged(join, &config.clusters, folder).await.map_err(|why| Usage(why.to_string()))?
+        }
+        None => NobodyJoins::plugged(),
+    };
     // Its files hold a site's whole story, and sealed secrets: nobody else's business.
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -152,10 +158,6 @@ async fn run<K: Kind>(
     };
     let segments = config.watches.iter().map(segment).collect::<anyhow::Result<Vec<_>>>()?;
     let data_dir = config.data_dir.clone();
-    let rejoin = match config.boot.as_ref().and_then(|boot| boot.join.as_ref().map(|join| (join, &boot.data_dir))) {
-        Some((join, folder)) => joins::plugged(join, &config.clusters, folder).await?,
-        None => NobodyJoins::plugged(),
-    };
     let setup = Setup {
         data_dir: config.data_dir,
         key,

@@ -10,7 +10,7 @@ mod harmless;
 mod rack_of_story;
 mod stuck;
 
-use rack_of_story::story;
+use rack_of_story::{story, story_of_kubernetes_alone};
 
 /// The one story of the ring: everything on one rack, since raising it costs minutes.
 #[test]
@@ -48,4 +48,15 @@ fn a_killed_appliance_ends_the_heal_the_same_way() {
         return;
     }
     story("a_killed_appliance_ends_the_heal_the_same_way", 3, stuck::a_killed_appliance_ends_the_same);
+}
+
+/// The same freeze with nobody there: what Kubernetes does by itself, at its defaults.
+#[test]
+fn kubernetes_alone_evicts_late_and_never_frees_a_stateful_pod() {
+    if std::env::var_os("RACKMEDIC_LONG").is_none() {
+        eprintln!("not run without RACKMEDIC_LONG=1");
+        return;
+    }
+    let name = "kubernetes_alone_evicts_late_and_never_frees_a_stateful_pod";
+    story_of_kubernetes_alone(name, 3, stuck::kubernetes_alone);
 }

@@ -71,9 +71,30 @@ impl Power {
 
 /// Tells a story on a rack with so many Nodes, all of them armed and well.
 pub(crate) fn story(name: &str, nodes: u8, tell: impl FnOnce(&mut Scene)) {
-    let Some(ground) = ground(name) else { return };
+    let Some(raised) = raise(name, nodes, false) else { return };
+    let began = Instant::now();
+    let folder = appliance::configure(&raised);
+    let appliance = Appliance::start(&raised, &folder);
+    appliance.done(&["apply", "-f", "rack.yaml"]);
+    appliance.done(&["arm", CLUSTER]);
+    let mut scene = Scene { appliance: Some(appliance), folder, raised };
+    scene.settled();
+    eprintln!("the rack is watched, linked and armed {:.0} s later", began.elapsed().as_secs_f64());
+    tell(&mut scene);
+    eprintln!("the story took {:.0} s", began.elapsed().as_secs_f64());
+}
+
+/// Tells a story on such a rack with nobody to heal it but Kubernetes at its defaults.
+pub(crate) fn story_of_kubernetes_alone(name: &str, nodes: u8, tell: impl FnOnce(&Raised)) {
+    let Some(raised) = raise(name, nodes, true) else { return };
+    tell(&raised);
+}
+
+/// Raises a rack with work on it, alone in namespaces; `None` outside of them, or where it cannot be raised.
+fn raise(name: &str, nodes: u8, usual_patience: bool) -> Option<Raised> {
+    let ground = Ground { usual_patience, ..ground(name)? };
     if !alone(name).unwrap() {
-        return;
+        return None;
     }
     // Names of network namespaces of our own, which end with our mounts.
     std::fs::create_dir_all("/run/netns").unwrap();
@@ -83,17 +104,9 @@ pub(crate) fn story(name: &str, nodes: u8, tell: impl FnOnce(&mut Scene)) {
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let folder = std::env::temp_dir().join(format!("rackmedic-heal-{moment}"));
     let raised = Raised::raise(Rack::new("heal", &folder), &ground, nodes, 0).unwrap();
-    eprintln!("{nodes} hosts are Nodes after {:.0} s", began.elapsed().as_secs_f64());
     raised.create("work.yaml", WORK).unwrap();
-    let folder = appliance::configure(&raised);
-    let appliance = Appliance::start(&raised, &folder);
-    appliance.done(&["apply", "-f", "rack.yaml"]);
-    appliance.done(&["arm", CLUSTER]);
-    let mut scene = Scene { appliance: Some(appliance), folder, raised };
-    scene.settled();
-    eprintln!("the rack is watched, linked and armed after {:.0} s", began.elapsed().as_secs_f64());
-    tell(&mut scene);
-    eprintln!("the story took {:.0} s", began.elapsed().as_secs_f64());
+    eprintln!("{nodes} hosts are Nodes after {:.0} s", began.elapsed().as_secs_f64());
+    Some(raised)
 }
 
 /// What a rack is raised from, if it is there.
@@ -115,7 +128,7 @@ fn ground(name: &str) -> Option<Ground> {
     if !hook.exists() {
         return not_run("the rack's program is not built (`cargo build -p rack`, in the same profile)");
     }
-    Some(Ground { programs, image, hook })
+    Some(Ground { programs, image, hook, usual_patience: false })
 }
 
 impl Scene {

@@ -1,7 +1,9 @@
 //! A host whose processors stand still: healed end to end, with the seconds of each stage from the recorder.
 
+use crate::appliance::wait_some;
 use crate::rack_of_story::{Power, Scene};
 use rack::fault::{self, Fault};
+use rack::raised::Raised;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -93,4 +95,39 @@ fn healed_without_doubles(scene: &Scene, victim: &str, before: Power, old_boot: 
         (after.told_off - before.told_off, after.told_on - before.told_on, after.told_else - before.told_else);
     assert_eq!(ordered, (1, 1, 0), "one off and one on at the BMC: {after:?}");
     assert_ne!(scene.raised.boot_id(victim).unwrap(), old_boot);
+}
+
+/// The same freeze without the appliance. Pods of a Deployment run elsewhere when their toleration of five minutes is over; that
+/// of a StatefulSet waits for a host that nobody switches off.
+pub(crate) fn kubernetes_alone(raised: &Raised) {
+    let all_run = || {
+        let web = raised.running("app=web").ok().filter(|pods| pods.len() == 3)?;
+        raised.running("app=db").ok().filter(|pods| pods.len() == 1).map(|db| (web, db))
+    };
+    let patient = |what: &str, limit: u64, is_so: &mut dyn FnMut() -> bool| {
+        wait_some(what, Duration::from_secs(limit), || {
+            std::thread::sleep(Duration::from_secs(1));
+            is_so().then_some(())
+        });
+    };
+    patient("all pods run", 240, &mut || all_run().is_some());
+    let victim = all_run().unwrap().1[0].1.clone();
+    let place = raised.host(&victim).unwrap().clone();
+    let began = Instant::now();
+    fault::apply(&raised.rack, &place, Fault::Freeze, &raised.hook).unwrap();
+    patient("the Node is NotReady", 180, &mut || !raised.is_ready(&victim));
+    let not_ready = began.elapsed().as_secs_f64();
+    let elsewhere = |selector: &str| {
+        raised.running(selector).map_or(0, |pods| pods.iter().filter(|(_, node)| *node != victim).count())
+    };
+    patient("the pods of the Deployment run elsewhere", 600, &mut || elsewhere("app=web") == 3);
+    let web = began.elapsed().as_secs_f64();
+    // Its old pod is marked to be deleted by now, and nobody there does it.
+    let db = raised.get("pod db-0").unwrap();
+    assert_eq!(db["spec"]["nodeName"], victim.as_str(), "{db:#}");
+    assert_eq!(elsewhere("app=db"), 0);
+    eprintln!(
+        "| Kubernetes alone, seconds from the freeze | NotReady {not_ready:.1}, Deployment elsewhere {web:.1}, StatefulSet not until the host is back |"
+    );
+    assert_eq!(Power::of(&place).told_off, 0);
 }

@@ -24,6 +24,8 @@ pub struct Ground {
     pub image: PathBuf,
     /// The rack's own program, which a BMC calls to switch its host.
     pub hook: PathBuf,
+    /// The control plane misses a Node no sooner than Kubernetes does by default.
+    pub usual_patience: bool,
 }
 
 /// A raised rack.
@@ -51,6 +53,7 @@ impl Raised {
             namespace: Some(PathBuf::from("/run/netns").join(rack.control())),
             address: CONTROL_PLANE,
             folder: rack.folder.join("control"),
+            usual_patience: ground.usual_patience,
         };
         let control = ControlPlane::start_at(&ground.programs, place)?;
         let hosts: Vec<HostPlace> = (1..=nodes + spares).map(|number| rack.host(number)).collect();
