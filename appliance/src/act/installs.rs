@@ -9,7 +9,7 @@ use crate::boot::jobs::{JobError, Jobs};
 use crate::decide_loop::{Inbox, Order};
 use healing::command::Reply;
 use healing::event::InstallReport;
-use healing::id::{HostId, JobId};
+use healing::id::{HostId, IncidentId, JobId};
 use protocol::install::FailureCode;
 use protocol::name::Name;
 use pxe::mac::Mac;
@@ -44,6 +44,20 @@ pub struct Installs {
 /// The job file of a job: which incident, and which try of it.
 fn name_of(job: JobId) -> Option<Name> {
     format!("heal-{}-{}", job.0 >> 8, job.0 & 0xff).parse().ok()
+}
+
+/// The incident of a job file, if it is one of an incident.
+#[must_use]
+pub fn incident_of(job: &Name) -> Option<IncidentId> {
+    let (incident, number) = job.as_str().strip_prefix("heal-")?.split_once('-')?;
+    number.parse::<u8>().ok()?;
+    incident.parse().ok().map(IncidentId)
+}
+
+/// The card that a job is for.
+#[must_use]
+pub fn card_of(folder: &Path, job: &Name) -> Option<String> {
+    read(folder, job).map(|job| job.task.mac)
 }
 
 impl Installs {
@@ -216,6 +230,8 @@ mod tests {
         assert_eq!(installs.open_ticket(HostId(1), job).await, Reply::Ok);
         let name = name_of(job).unwrap();
         assert_eq!(name.as_str(), "heal-7-1");
+        assert_eq!((incident_of(&name), incident_of(&"by-hand".parse().unwrap())), (Some(IncidentId(7)), None));
+        assert_eq!(card_of(&folder, &name).as_deref(), Some("02:00:00:00:00:01"));
         assert!(sign(&folder, &name).is_none(), "an armed job has shown nothing");
         // The boot servers, in another process.
         let theirs = Jobs::open(&folder, HashMap::new()).unwrap();

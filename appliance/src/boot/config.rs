@@ -78,6 +78,7 @@ struct MediaFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JoinFile {
+    cluster: Option<String>,
     kubeconfig: PathBuf,
     preset: Option<Preset>,
     driver: Option<PathBuf>,
@@ -155,6 +156,8 @@ pub struct LinkConfig {
 /// The cluster that hosts join, and how.
 #[derive(Clone)]
 pub struct JoinConfig {
+    /// Its name in the configuration of the server, where that has several.
+    pub cluster: Option<String>,
     /// How its API is reached.
     pub kubeconfig: PathBuf,
     /// What its distribution wants.
@@ -274,7 +277,7 @@ fn check_join(join: JoinFile, base: &Path) -> Result<JoinConfig, Wrong> {
     };
     let lifetime = if join.slow { Lifetime::SLOW } else { Lifetime::USUAL };
     let plan = PlanOfAll { endpoint: join.endpoint, options: join.options, lifetime };
-    Ok(JoinConfig { kubeconfig: base.join(join.kubeconfig), driver, plan })
+    Ok(JoinConfig { cluster: join.cluster, kubeconfig: base.join(join.kubeconfig), driver, plan })
 }
 
 type Hosts = (HashMap<Mac, HostWays>, HashMap<Mac, Reservation>);

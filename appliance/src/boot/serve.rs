@@ -13,7 +13,7 @@ use crate::cluster::client::{Access, ClientError};
 use crate::rejoin::alone::{Alone, JoiningHost, JoiningHosts, Planned};
 use crate::rejoin::cluster::{Cluster, ClusterError};
 use crate::rejoin::source::JoinFiles;
-use protocol::install::{Failure, FailureCode, InstallStage};
+use protocol::install::{Failure, FailureCode, FirstBoot, InstallStage};
 use protocol::name::Name;
 use pxe::dhcp::decide::{Answerer, Loaders};
 use pxe::dhcp::lease_file::LeaseFile;
@@ -27,9 +27,11 @@ use pxe::recorder::event::BootEvent;
 use pxe::tftp::packet::{LARGEST_BLOCK_BYTES, USUAL_BLOCK_BYTES};
 use pxe::tftp::server::{Limits as TftpLimits, TftpServer};
 use std::collections::HashMap;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -94,12 +96,14 @@ pub fn jobs_folder(data_dir: &Path) -> PathBuf {
     data_dir.join("jobs")
 }
 
-/// Opens everything and serves until it is cancelled. `ready` is called when every socket is open.
+/// Opens everything and serves until it is cancelled. `further` has files for first boots beside those of the jobs themselves;
+/// `ready` is called when every socket is open.
 ///
 /// # Errors
 /// Why it cannot serve, or can no longer.
 pub async fn serve(
     config: BootConfig,
+    further: Option<Arc<dyn FirstBootSource>>,
     stop: CancellationToken,
     ready: impl FnOnce(&[Link]),
 ) -> Result<(), BootServeError> {
@@ -147,6 +151,7 @@ pub async fn serve(
         None => None,
     };
     let first_boot = joins.clone().map_or(given, |joins| joins as Arc<dyn FirstBootSource>);
+    let first_boot = further.map_or(Arc::clone(&first_boot), |further| Arc::new(Both(first_boot, further)));
     let api = Arc::new(InstallerApi::new(Arc::clone(&shelf), first_boot));
 
     let config_dir = config.data_dir.clone();
@@ -206,6 +211,19 @@ pub async fn serve(
     outcome
 }
 
+/// The files of the first, then those of the second.
+struct Both(Arc<dyn FirstBootSource>, Arc<dyn FirstBootSource>);
+
+impl FirstBootSource for Both {
+    fn files<'a>(&'a self, job: &'a Name) -> Pin<Box<dyn Future<Output = Result<FirstBoot, String>> + Send + 'a>> {
+        Box::pin(async move {
+            let mut all = self.0.files(job).await?;
+            all.files.extend(self.1.files(job).await?.files);
+            Ok(all)
+        })
+    }
+}
+
 /// The joins of hosts that these servers install.
 async fn alone(
     join: &JoinConfig,
@@ -231,7 +249,7 @@ async fn alone(
 }
 
 /// `host:port` of an URL.
-fn host_and_port(url: &str) -> Option<String> {
+pub(crate) fn host_and_port(url: &str) -> Option<String> {
     let uri: hyper::Uri = url.parse().ok()?;
     Some(format!("{}:{}", uri.host()?, uri.port_u16().unwrap_or(443)))
 }

@@ -185,7 +185,7 @@ impl Serve {
         let stop = CancellationToken::new();
         runtime.block_on(async {
             let signals = stop_on_signals(&stop)?;
-            let outcome = serve::serve(config, stop.clone(), |links| {
+            let outcome = serve::serve(config, None, stop.clone(), |links| {
                 for link in links {
                     talk(&format!("{}: DHCP, TFTP, HTTP and the installer's HTTPS at {}", link.name, link.local));
                 }

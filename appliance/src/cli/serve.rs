@@ -1,6 +1,5 @@
 //! `rackmedic serve` and `rackmedic lab serve`: the appliance itself.
 
-#[cfg(feature = "lab")]
 use super::Usage;
 use super::output::Exit;
 use super::policy_file;
@@ -8,7 +7,7 @@ use crate::server::api::{self, listen};
 use crate::server::config::{LogForm, Place, ServeConfig, WatchConfig};
 use crate::server::notify::Manager;
 use crate::server::segments::{ReferencePlace, Segment};
-use crate::server::{self, NobodyJoins, Server, Setup};
+use crate::server::{self, NobodyJoins, Server, Setup, joins};
 use crate::store::secret::OuterKey;
 use crate::watch::packet_wire::PacketWire;
 use crate::watch::prober::Marks;
@@ -140,6 +139,13 @@ async fn run<K: Kind>(
             "no interface is watched ([[watch]]): without the network plane and own sight, nobody is acted on"
         );
     }
+    // Before anything is made: a host that could not join again would be found out in the middle of its heal.
+    let rejoin = match config.boot.as_ref().and_then(|boot| boot.join.as_ref().map(|join| (join, &boot.data_dir))) {
+        Some((join, folder)) => {
+            joins::plugged(join, &config.clusters, folder).await.map_err(|why| Usage(why.to_string()))?
+        }
+        None => NobodyJoins::plugged(),
+    };
     // Its files hold a site's whole story, and sealed secrets: nobody else's business.
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -161,8 +167,7 @@ async fn run<K: Kind>(
         clusters: config.clusters,
         segments,
         boot: config.boot,
-        // The driver of a distribution is plugged in here.
-        rejoin: NobodyJoins::plugged(),
+        rejoin,
         pace: Pace::default(),
         loopback_only,
     };

@@ -1,10 +1,12 @@
 //! The drivers behind the cluster client's own door for them: one rejoin for each host and incident, opened from its record
 //! at each call, so that a crash between two calls costs nothing.
 
+use super::alone::PlanOfAll;
 use super::calls::Around;
 use super::cluster::Cluster;
 use super::credential::{Lifetime, Secrets};
 use super::driver::Driver;
+use super::first_boot::JoinPlan;
 use super::names::NodeName;
 use super::record::{self, Marks, Record};
 use super::{Rejoin, StepError};
@@ -13,6 +15,7 @@ use crate::cluster::{Joining, Replying, rejoin_port};
 use healing::command::{ClusterCall, Reply};
 use healing::id::{ClusterId, HostId, IncidentId};
 use jiff::Timestamp;
+use protocol::install::FirstBootFile;
 use protocol::name::{Name, NoName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -89,6 +92,34 @@ impl<M: Members> Drivers<M> {
             tracing::error!(node = %member.node, ?call, %error, "the rejoin stops");
             Some(Reply::ApiRefused)
         })
+    }
+
+    /// The files that make a host join at its first boot, with the credential of the incident in which it is installed.
+    ///
+    /// # Errors
+    /// It is not registered, has no address, its old identity is not gone yet, or the cluster does not make the credential.
+    pub async fn first_boot(
+        &self,
+        client: kube::Client,
+        (cluster, host, incident): (ClusterId, HostId, IncidentId),
+        plan: &PlanOfAll,
+    ) -> Result<Vec<FirstBootFile>, StepError> {
+        let way = self.ways.get(&cluster).ok_or_else(|| super::stop("its cluster has no driver"))?;
+        let member = self.members.member(host).ok_or_else(|| super::stop("the register does not know its Node"))?;
+        let address = *member.addresses.first().ok_or_else(|| {
+            super::stop(format!(
+                "{} has no `address` in the register: its certificate would be for any, so it is made for none",
+                member.node
+            ))
+        })?;
+        let _one = self.one.lock().await;
+        let cluster = Cluster::new(client, &way.endpoint, way.authorities.clone())?;
+        let job = job_of(incident).map_err(|error| super::stop(error.to_string()))?;
+        let mut record = Record::open(&self.records, &member.node, &job)?;
+        let mut rejoin = Rejoin { cluster: &cluster, driver: &way.driver, record: &mut record, secrets: &self.secrets };
+        let token = rejoin.credential(member.lifetime, Timestamp::now()).await?;
+        let plan = JoinPlan { address, endpoint: plan.endpoint.clone(), options: plan.options.clone() };
+        Ok(rejoin.first_boot(&plan, &token)?.files)
     }
 
     async fn ask(

@@ -7,6 +7,7 @@ pub mod book;
 pub mod chronicle;
 pub mod config;
 mod install_plans;
+pub mod joins;
 mod linking;
 #[cfg(feature = "lab")]
 pub mod loopback;
@@ -20,6 +21,7 @@ use crate::act::Driver;
 use crate::act::installs::Installs;
 use crate::act::ports::Outside;
 use crate::boot::config::BootConfig;
+use crate::boot::installer_api::FirstBootSource;
 use crate::boot::jobs::JobError;
 use crate::boot::serve::{BootServeError, jobs_folder};
 use crate::cluster::node::NodeFacts;
@@ -132,7 +134,16 @@ pub struct Setup<K: Kind> {
 
 /// Makes what lets nodes join again out of what the server knows of hosts: their register, and what their Nodes showed. This
 /// is the one place where a driver is plugged in.
-pub type JoinsBy = Box<dyn FnOnce(Arc<Registrar>, Arc<NameTable>) -> Arc<dyn Rejoin> + Send>;
+pub type JoinsBy = Box<dyn FnOnce(Arc<Registrar>, Arc<NameTable>) -> Joins + Send>;
+
+/// A driver from its two sides.
+#[allow(missing_debug_implementations, reason = "what makes the files holds a client with credentials")]
+pub struct Joins {
+    /// For the steps of a heal.
+    pub rejoin: Arc<dyn Rejoin>,
+    /// What the installer writes so that its host joins.
+    pub first_boot: Option<Arc<dyn FirstBootSource>>,
+}
 
 /// How a node joins again where no driver is configured: not at all.
 #[derive(Debug)]
@@ -142,7 +153,7 @@ impl NobodyJoins {
     /// For [`Setup::rejoin`].
     #[must_use]
     pub fn plugged() -> JoinsBy {
-        Box::new(|_, _| Arc::new(NobodyJoins))
+        Box::new(|_, _| Joins { rejoin: Arc::new(NobodyJoins), first_boot: None })
     }
 }
 
@@ -334,11 +345,12 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
         inbox.submit(Order::Config(Config::Cluster(Box::new(record(cluster))))).await?;
     }
     registrar.tell_all(&inbox).await?;
+    let joins = rejoin(Arc::clone(&registrar), Arc::clone(&names));
     let around = Surroundings {
         registry: names.clone(),
         signals: inbox.signals.clone(),
         time: time.clone(),
-        rejoin: rejoin(Arc::clone(&registrar), Arc::clone(&names)),
+        rejoin: joins.rejoin,
         stop: stop.clone(),
     };
     let _ = outside.clusters.set(Clusters::start(&clusters, &around, &tracker).await?);
@@ -352,7 +364,7 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
     keep.run("the BMC watch", poll_bmcs(Arc::clone(&outside), registrar.bmcs_changed(), standings, near.clone(), pace));
     let link = linking::link(Arc::clone(&registrar), Arc::clone(&outside.bmcs), names, inbox.clone(), stop.clone());
     keep.run("linking", link);
-    let boot_ended = boot_servers(boot, &outside, &registrar, &near, &keep)?;
+    let boot_ended = boot_servers((boot, joins.first_boot), &outside, &registrar, &near, &keep)?;
     let appliance = Arc::new(Appliance {
         inbox,
         time,
@@ -405,7 +417,7 @@ fn record(cluster: &ClusterConfig) -> ClusterRecord {
 
 /// The boot servers, if any are configured; else something that never ends.
 fn boot_servers(
-    boot: Option<BootConfig>,
+    (boot, first_boot): (Option<BootConfig>, Option<Arc<dyn FirstBootSource>>),
     outside: &Arc<Outside>,
     registrar: &Arc<Registrar>,
     near: &Near,
@@ -427,7 +439,7 @@ fn boot_servers(
             installs.follow(inbox, ending).await;
         }
     });
-    Ok(keep.tracker.spawn(crate::boot::serve::serve(config, stop, |links| {
+    Ok(keep.tracker.spawn(crate::boot::serve::serve(config, first_boot, stop, |links| {
         let names: Vec<&str> = links.iter().map(|link| link.name.as_str()).collect();
         tracing::info!(links = names.join(", "), "the boot servers listen; a card without a job meets silence");
     })))

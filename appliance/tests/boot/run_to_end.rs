@@ -50,7 +50,7 @@ fn one_command_brings_a_host_from_its_bmc_to_its_own_disk() {
     rack::network::make(&rack, 1).unwrap();
     let host = rack.host(1);
     std::fs::create_dir_all(&host.folder).unwrap();
-    run("qemu-img", &["create", "-q", "-f", "qcow2", &host.disk().display().to_string(), "64M"]);
+    run("qemu-img", &["create", "-q", "-f", "raw", &host.disk().display().to_string(), "64M"]);
     rack::bmc::start(&rack, &host, &hook).unwrap();
     let (config, log) = (folder.join("boot.toml"), folder.join("serve.log"));
     let text = format!(

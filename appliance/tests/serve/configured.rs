@@ -50,3 +50,27 @@ fn a_policy_beyond_its_bounds_is_refused_and_a_lab_stays_on_loopback() {
     let (exit, said) = refused(&folder.0, &["serve"]);
     assert!(exit == 2 && said.contains("watch[0].wire"), "{exit} {said}");
 }
+
+#[test]
+fn a_driver_for_a_cluster_that_is_not_configured_is_refused_before_anything_is_made() {
+    let folder = Folder::new("driver");
+    let cluster = "data_dir = 'data'\n[[cluster]]\nid = 1\nname = 'prod'\nkubeconfig = 'k'\n[[cluster.control_plane]]\nnode = 'n'\napi = 'https://127.0.0.1:6443'\n[boot]\nconfig = 'boot.toml'\n";
+    folder.write("rackmedic.toml", cluster);
+    let key = binary().args(["image", "key", "--out"]).arg(folder.0.join("signer")).output().unwrap();
+    let key = text_of(&key.stdout);
+    let boot = format!(
+        "data_dir = 'boot'\nstore = 'store'\nboot_set = '1'\ntrusted_keys = ['{}']\n[join]\ncluster = 'other'\nkubeconfig = 'k'\n\
+         preset = 'kubeadm'\n[[link]]\ninterface = 'lo'\nmode = 'proxy'\n",
+        key.trim()
+    );
+    folder.write("boot.toml", &boot);
+    let (exit, said) = refused(&folder.0, &["serve"]);
+    assert!(
+        exit == 2 && said.contains("[join]") && said.contains("`other` is the name of no [[cluster]]"),
+        "{exit} {said}"
+    );
+    // The right name gets as far as the credentials, which are not there.
+    folder.write("boot.toml", &boot.replace("'other'", "'prod'"));
+    let (exit, said) = refused(&folder.0, &["serve"]);
+    assert!(exit == 2 && said.contains("[join]") && !said.contains("is the name of no"), "{exit} {said}");
+}

@@ -86,9 +86,10 @@ impl HostPlace {
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", file(self.qmp())));
         command.arg("-netdev").arg(format!("tap,id=n0,ifname={},script=no,downscript=no", self.tap()));
         command.arg("-device").arg(format!("virtio-net-pci,id=nic0,netdev=n0,mac={}", self.mac()));
+        // Raw: what the guest wrote outlives the killing of QEMU, which keeps the tables of other formats in its own memory.
         command
             .arg("-drive")
-            .arg(format!("if=none,id=d0,format=qcow2,cache=unsafe,discard=unmap,file={}", file(self.disk())));
+            .arg(format!("if=none,id=d0,format=raw,cache=unsafe,discard=unmap,file={}", file(self.disk())));
         command.arg("-device").arg(format!("virtio-blk-pci,drive=d0,serial={}", self.disk_serial()));
         command.args(["-daemonize", "-pidfile"]).arg(self.folder.join("pid"));
         let output = command.output().context("QEMU does not start: run tests/peers/install-boot")?;

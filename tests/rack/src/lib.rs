@@ -11,5 +11,7 @@ pub mod kubernetes;
 pub mod layout;
 pub mod network;
 pub mod power_hook;
+pub mod provision;
 pub mod qmp;
+pub mod raised;
 pub mod run;

@@ -95,13 +95,11 @@ fn up(rack: &Rack, hosts: u8, disk: Option<PathBuf>, program: &std::path::Path) 
     for host in (1..=hosts).map(|number| rack.host(number)) {
         std::fs::create_dir_all(&host.folder)?;
         let place = host.disk().display().to_string();
-        match &disk {
-            Some(image) => {
-                let image = std::fs::canonicalize(image)?.display().to_string();
-                run::run("qemu-img", &["create", "-q", "-f", "qcow2", "-F", "raw", "-b", &image, &place, "3G"])?;
-            }
-            None => drop(run::run("qemu-img", &["create", "-q", "-f", "qcow2", &place, "3G"])?),
+        if let Some(image) = &disk {
+            let image = image.display().to_string();
+            run::run("cp", &["--sparse=always", "--reflink=auto", &image, &place])?;
         }
+        run::run("truncate", &["-s", "3G", &place])?;
         bmc::start(rack, &host, program)?;
         host.power_on(false)?;
         println!("{} {} BMC ipmi://admin@{}", host.name(), host.address(), host.bmc_address());

@@ -52,16 +52,41 @@ fn usable<R: Rules>(case: &Case<'_, R>, diagnosis: Diagnosis) -> Vec<Rung> {
     rungs
 }
 
-/// The ladder of the diagnosis, keeping the rungs already tried.
+/// The ladder of the diagnosis, keeping the rungs already tried. Once the host was acted on, only a rung that did not cure
+/// plans anew.
 fn replan<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
     let wanted = usable(case, diagnosis);
     let Some(incident) = &mut case.incident else { return };
     let changed = incident.diagnosis != diagnosis;
     incident.diagnosis = diagnosis;
-    if incident.rungs.is_empty() || (changed && incident.rung == 0) {
+    let untouched = incident.rung == 0 || incident.timings.permitted.is_none();
+    if incident.rungs.is_empty() {
         incident.rungs = wanted;
         incident.rung = 0;
+    } else if changed && untouched {
+        // A kernel that dies is often a dead kubelet first, whose own rungs were left since nobody there could climb them.
+        let mut rungs: Vec<Rung> = incident.rungs.iter().take(incident.rung).copied().collect();
+        let onward = onward(&rungs, wanted);
+        rungs.extend(onward);
+        if rungs.len() == incident.rung {
+            rungs.push(Rung::Human);
+        }
+        incident.rungs = rungs;
     }
+}
+
+/// What of a ladder is still to be climbed: a weaker rung than the last is never gone back to; the same one only if the ladder
+/// names it once more.
+fn onward(tried: &[Rung], ladder: Vec<Rung>) -> Vec<Rung> {
+    let mut used = tried.to_vec();
+    let fresh = ladder.into_iter().filter(|rung| {
+        if let Some(at) = used.iter().position(|u| u == rung) {
+            used.remove(at);
+            return false;
+        }
+        tried.last().is_none_or(|last| rung >= last)
+    });
+    fresh.collect()
 }
 
 /// Notes when two planes agree.
@@ -144,16 +169,7 @@ pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnos
     incident.diagnosis = diagnosis;
     let last = incident.current_rung();
     let mut tried: Vec<Rung> = incident.rungs.iter().take(incident.rung + 1).copied().collect();
-    // A weaker rung than the last is never gone back to; the same one only if the ladder names it once more.
-    let mut used: Vec<Rung> = tried.clone();
-    let onward = better.into_iter().filter(|rung| {
-        if let Some(at) = used.iter().position(|u| u == rung) {
-            used.remove(at);
-            return false;
-        }
-        *rung >= last
-    });
-    let onward: Vec<Rung> = onward.collect();
+    let onward = onward(&tried, better);
     incident.rung = tried.len();
     tried.extend(onward);
     if tried.len() == incident.rung {
@@ -285,4 +301,21 @@ pub(super) fn open_return<R: Rules>(case: &mut Case<'_, R>) {
     }
     case.open_incident(Diagnosis::Unknown);
     finish::withdraw(case, End::Aborted);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::Component;
+
+    #[test]
+    fn a_rung_that_was_left_stays_left_and_the_rest_is_the_ladder_of_what_is_seen_now() {
+        use Rung::{Human, PowerCycle, Reimage, RestartComponent, SoftReboot};
+        let left = [RestartComponent(Component::Kubelet)];
+        let kernel_dead = vec![PowerCycle, PowerCycle, Human];
+        assert_eq!(onward(&left, kernel_dead.clone()), kernel_dead);
+        assert_eq!(onward(&[PowerCycle], kernel_dead), [PowerCycle, Human]);
+        assert_eq!(onward(&[PowerCycle], vec![left[0], SoftReboot, PowerCycle, Human]), [Human]);
+        assert_eq!(onward(&[], vec![Reimage, Human]), [Reimage, Human]);
+    }
 }

@@ -23,6 +23,8 @@ pub struct Place {
     pub address: Ipv4Addr,
     /// An empty folder for all its files.
     pub folder: PathBuf,
+    /// A Node is missed as soon as Kubernetes misses one by default, and not as soon as a test likes it.
+    pub usual_patience: bool,
 }
 
 impl Place {
@@ -74,6 +76,7 @@ pub struct ControlPlane {
     place: Place,
     // Ended in this order: the servers before their store.
     _servers: Vec<Service>,
+    api: Option<Service>,
     _etcd: Service,
 }
 
@@ -87,7 +90,7 @@ impl ControlPlane {
         let folder = std::env::temp_dir().join(format!("rk-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&folder);
         network()?;
-        ControlPlane::start_at(programs, Place { namespace: None, address: ADDRESS, folder })
+        ControlPlane::start_at(programs, Place { namespace: None, address: ADDRESS, folder, usual_patience: false })
     }
 
     /// Starts it in a place whose network is there already, and waits until it is ready.
@@ -123,7 +126,30 @@ impl ControlPlane {
                 && kubectl(&["get", "configmap", "cluster-info", "-n", "kube-public"])
         })?;
         scheduler.wait_until(START, "its port is open", || place.is_open(10_259))?;
-        Ok(ControlPlane { programs: programs.clone(), place, _servers: vec![scheduler, manager, api], _etcd: etcd })
+        Ok(ControlPlane {
+            programs: programs.clone(),
+            place,
+            _servers: vec![scheduler, manager],
+            api: Some(api),
+            _etcd: etcd,
+        })
+    }
+
+    /// Kills the API server; everything else runs on.
+    pub fn stop_api_server(&mut self) {
+        self.api = None;
+    }
+
+    /// Starts the API server again and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not start, or is not ready in time.
+    pub fn start_api_server(&mut self) -> anyhow::Result<()> {
+        let logs = self.place.folder.join("logs");
+        let mut api = Service::start("kube-apiserver", api_server(&self.programs, &self.place), &logs)?;
+        api.wait_until(START, "/readyz answers", || self.kubectl(&["get", "--raw", "/readyz"]).is_ok())?;
+        self.api = Some(api);
+        Ok(())
     }
 
     /// Where its files are.
@@ -235,10 +261,15 @@ fn network() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kubelets renew their Lease every two seconds and are missed after ten, so that a test need not wait for a minute. They
-/// leave the machine's cgroups alone, and ask for their serving certificate as production does.
+/// Kubelets renew their Lease every two seconds and are missed after ten, so that a test need not wait for a minute. In
+/// namespaces they leave the machine's cgroups alone; all of them ask for their serving certificate as production does.
 fn kubeadm_config(place: &Place, version: &str) -> String {
     let (folder, address) = (place.folder.display(), place.address);
+    // Nodes in namespaces share this machine's cgroups; hosts elsewhere have their own, by systemd as usual.
+    let cgroups = match place.namespace {
+        None => "cgroupDriver: cgroupfs\ncgroupsPerQOS: false\nenforceNodeAllocatable: [none]",
+        Some(_) => "cgroupDriver: systemd",
+    };
     format!(
         "apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
@@ -255,9 +286,8 @@ networking: {{ serviceSubnet: 10.96.0.0/16, dnsDomain: cluster.local }}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-cgroupDriver: cgroupfs
-cgroupsPerQOS: false
-enforceNodeAllocatable: [none]
+authentication: {{ x509: {{ clientCAFile: /etc/kubernetes/pki/ca.crt }} }}
+{cgroups}
 failCgroupV1: false
 failSwapOn: false
 makeIPTablesUtilChains: false
@@ -334,9 +364,10 @@ fn controller_manager(programs: &Programs, place: &Place) -> Command {
         "--leader-elect=false",
         "--use-service-account-credentials=true",
         "--controllers=*,bootstrap-signer-controller,token-cleaner-controller",
-        "--node-monitor-period=1s",
-        "--node-monitor-grace-period=10s",
     ]);
+    if !place.usual_patience {
+        command.args(["--node-monitor-period=1s", "--node-monitor-grace-period=10s"]);
+    }
     for name in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
         command.arg(flag(name, &conf));
     }
