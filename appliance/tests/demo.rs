@@ -141,7 +141,8 @@ fn a_bmc_that_accepts_an_off_and_does_nothing_leaves_its_host_unfenced_and_its_p
     let told = tell("liar", "diagnosed");
     let incident = told.incident("node-3");
     assert!(incident["proven_off_s"].is_null() && incident["released_s"].is_null(), "{incident}");
-    assert_eq!((told.powered("node-3").1, incident["end"].as_str()), (0, Some("open")), "{}", told.talk);
+    assert_eq!((told.powered("node-3"), incident["end"].as_str()), ((1, 0), Some("open")), "{}", told.talk);
+    assert!(told.talk.contains("nothing is released") && told.talk.contains("rule 27"), "{}", told.talk);
 }
 
 #[test]

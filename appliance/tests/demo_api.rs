@@ -34,7 +34,9 @@ async fn up() -> Up {
     let stop = CancellationToken::new();
     let world = World::start(6, 0, folder.path(), stop.clone()).await.unwrap();
     let file = Kubeconfig::read_from(&world.handover.kubeconfig).unwrap();
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+    // What the server answers is what is tested: by itself the client asks again after a 429, 503 or 504.
+    config.default_retry = false;
     let client = Client::try_from(config).unwrap();
     let up = Up { world, folder, client, stop };
     let pods: Api<Pod> = Api::all(up.client.clone());

@@ -178,7 +178,7 @@ impl Scenario {
             | (Scenario::Domain, Diagnosis::DomainOutage(_))
             | (Scenario::Storm, Diagnosis::SiteStorm)
             | (Scenario::Reboot, Diagnosis::Rebooting) => true,
-            (Scenario::Liar, _) => incident.phase == Phase::Unfenced,
+            (Scenario::Liar, _) => incident.phase == Phase::Unfenced && wait == "unfenced",
             (Scenario::DeafBmc, Diagnosis::KernelDead) => incident.timings.confirmed.is_some() && !wait.is_empty(),
             _ => false,
         }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -112,6 +112,10 @@ fn wall_ms() -> i64 {
 /// # Errors
 /// It could not be started, or its records could not be read.
 pub async fn run(asked: Asked) -> Result<Outcome, Stopped> {
+    // Caught before there is a folder: one that comes during the start is heard when it is over, and nothing stays behind.
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [interrupted, terminated] = signals;
+    let mut ordered = (interrupted.map_err(Stopped::Signal)?, terminated.map_err(Stopped::Signal)?);
     let folder = Folder::temporary().map_err(Stopped::Folder)?;
     let stop = CancellationToken::new();
     let world = World::start(asked.hosts, asked.spares, folder.path(), stop.clone()).await?;
@@ -129,7 +133,7 @@ pub async fn run(asked: Asked) -> Result<Outcome, Stopped> {
     let chronicle = Chronicle::of(&folder.path().join("data"));
     let mut run =
         Run { asked, world, server, chronicle, told: VecDeque::new(), timeline: Vec::new(), began_wall_ms: wall_ms() };
-    let ended = run.follow().await;
+    let ended = run.follow(&mut ordered).await;
     let outcome = ended.map(|reached| run.outcome(reached));
     run.server.stop().await;
     stop.cancel();
@@ -161,10 +165,8 @@ struct Run {
 }
 
 impl Run {
-    async fn follow(&mut self) -> Result<bool, Stopped> {
+    async fn follow(&mut self, (interrupted, terminated): &mut (Signal, Signal)) -> Result<bool, Stopped> {
         let style = Style::of_terminal(self.asked.headless);
-        let mut interrupted = signal(SignalKind::interrupt()).map_err(Stopped::Signal)?;
-        let mut terminated = signal(SignalKind::terminate()).map_err(Stopped::Signal)?;
         let mut lines = if self.asked.headless { tokio::sync::mpsc::channel(1).1 } else { console::lines() };
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
