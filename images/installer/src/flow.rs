@@ -238,7 +238,7 @@ impl Work<'_> {
             for (place, bytes) in moves.0 {
                 let mut buffer = Aligned::new(bytes.len());
                 buffer.get_mut().copy_from_slice(&bytes);
-                target.write(place, &buffer).map_err(failed)?;
+                target.write(place, std::slice::from_ref(&buffer)).map_err(failed)?;
             }
             target.sync().map_err(failed)?;
         }

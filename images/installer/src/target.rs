@@ -67,12 +67,25 @@ impl Target {
         self.0.read_exact_at(buffer.get_mut(), at)
     }
 
-    /// Writes the whole buffer there.
+    /// Writes these buffers there, one behind the other.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn write(&self, at: u64, buffer: &Aligned) -> io::Result<()> {
-        self.0.write_all_at(buffer.get(), at)
+    pub fn write(&self, at: u64, buffers: &[Aligned]) -> io::Result<()> {
+        let parts: Vec<io::IoSlice<'_>> = buffers.iter().map(|buffer| io::IoSlice::new(buffer.get())).collect();
+        let whole: usize = buffers.iter().map(|buffer| buffer.get().len()).sum();
+        match rustix::io::pwritev(&self.0, &parts, at) {
+            Ok(written) if written == whole => return Ok(()),
+            Err(error) if error != rustix::io::Errno::INTR => return Err(error.into()),
+            // Cut short: the same bytes once more, buffer by buffer, which says where it fails.
+            Ok(_) | Err(_) => {}
+        }
+        let mut place = at;
+        for buffer in buffers {
+            self.0.write_all_at(buffer.get(), place)?;
+            place = place.saturating_add(buffer.get().len() as u64);
+        }
+        Ok(())
     }
 
     /// Everything is on the disk itself, not in its cache.
