@@ -60,18 +60,18 @@ fn replan<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
     let changed = incident.diagnosis != diagnosis;
     incident.diagnosis = diagnosis;
     let untouched = incident.rung == 0 || incident.timings.permitted.is_none();
-    if incident.rungs.is_empty() {
+    if incident.rungs.is_empty() || (changed && incident.rung == 0) {
         incident.rungs = wanted;
         incident.rung = 0;
     } else if changed && untouched {
         // A kernel that dies is often a dead kubelet first, whose own rungs were left since nobody there could climb them.
         let mut rungs: Vec<Rung> = incident.rungs.iter().take(incident.rung).copied().collect();
         let onward = onward(&rungs, wanted);
-        rungs.extend(onward);
-        if rungs.len() == incident.rung {
-            rungs.push(Rung::Human);
+        // A diagnosis that offers nothing more is no reason to give up what was planned.
+        if !onward.is_empty() {
+            rungs.extend(onward);
+            incident.rungs = rungs;
         }
-        incident.rungs = rungs;
     }
 }
 
