@@ -68,7 +68,7 @@ fn replan<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis) {
         let mut rungs: Vec<Rung> = incident.rungs.iter().take(incident.rung).copied().collect();
         let onward = onward(&rungs, wanted);
         // A diagnosis that offers nothing more is no reason to give up what was planned.
-        if !onward.is_empty() {
+        if onward.iter().any(|rung| *rung != Rung::Human) {
             rungs.extend(onward);
             incident.rungs = rungs;
         }
