@@ -66,8 +66,11 @@ impl Network {
             std::thread::sleep(Duration::from_millis(20));
         }
         act();
-        // It reads what the kernel has gathered in batches.
-        std::thread::sleep(Duration::from_secs(1));
+        // It reads what the kernel has gathered in batches; the conversation ends with an ACK.
+        let until = Instant::now() + Duration::from_secs(10);
+        while !std::fs::read_to_string(&out).unwrap().contains("length 1: ACK") && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         run("kill", &[&tcpdump.id().to_string()]);
         tcpdump.wait().unwrap();
         std::fs::read_to_string(out).unwrap()
