@@ -26,6 +26,13 @@ impl Aligned {
         Self { bytes, offset, length }
     }
 
+    /// The same memory for so many bytes, whatever they are; new memory, zeros, if it is too small for them.
+    #[must_use]
+    pub fn resized(self, length: usize) -> Self {
+        let fits = self.offset.saturating_add(length) <= self.bytes.len();
+        if fits { Self { length, ..self } } else { Self::new(length) }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn get(&self) -> &[u8] {

@@ -7,13 +7,15 @@ use protocol::digest::Sha256;
 use protocol::install::FailureCode;
 use protocol::manifest::{Encoding, ImageManifest};
 use std::io::{self, Read as _};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Chunks on their way between two threads.
 const AHEAD: usize = 4;
 /// Chunks that go to the disk in one write, at most.
 const AT_ONCE: usize = 4;
+/// Buffers between the first thread and the last: two queues, one in each of the two threads' hands, one write's.
+const IN_FLIGHT: usize = 2 * AHEAD + 2 + AT_ONCE;
 /// Bytes asked for in one range: a lost connection costs at most what was not yet taken of it.
 const RANGE_BYTES: u64 = 256 << 20;
 
@@ -81,11 +83,7 @@ pub fn differing(
         scope.spawn(move || {
             for number in image.numbers() {
                 let (at, length) = image.place(number);
-                let mut buffer = spare
-                    .try_recv()
-                    .ok()
-                    .filter(|buffer| buffer.get().len() == length)
-                    .unwrap_or_else(|| Aligned::new(length));
+                let mut buffer = taken(&spare, length);
                 let read = target.read(at, &mut buffer).map(|()| buffer);
                 let failed = read.is_err();
                 if full.send((number, read)).is_err() || failed {
@@ -133,17 +131,31 @@ pub fn write(
     mut progress: impl FnMut(Written) -> bool,
 ) -> Result<Written, WriteError> {
     std::thread::scope(|scope| {
-        let (fetched, to_unpack) = sync_channel::<(u64, Result<Vec<u8>, WriteError>)>(AHEAD);
+        let (fetched, to_unpack) = sync_channel::<(u64, Result<Aligned, WriteError>)>(AHEAD);
         let (unpacked, to_write) = sync_channel::<(u64, u64, Result<Aligned, WriteError>)>(AHEAD);
-        let (give_back, spare) = sync_channel::<Aligned>(AHEAD + AT_ONCE + 1);
-        scope.spawn(move || fetch(image, numbers, source, |number, bytes| fetched.send((number, bytes)).is_ok()));
+        // Memory goes round: a fresh page costs more than what is done with it. What is stored as it is on the disk is
+        // fetched into the buffer that is written.
+        let (give_back_raw, spare_raw) = sync_channel::<Aligned>(IN_FLIGHT);
+        let (give_back_stored, spare_stored) = sync_channel::<Aligned>(IN_FLIGHT);
+        let as_stored = image.manifest.stored.encoding == Encoding::Raw;
+        let (spare_fetched, spare_unpacked) =
+            if as_stored { (spare_raw, spare_stored) } else { (spare_stored, spare_raw) };
+        scope.spawn(move || {
+            let send = |number, bytes| fetched.send((number, bytes)).is_ok();
+            fetch(image, numbers, source, &spare_fetched, send);
+        });
         scope.spawn(move || {
             for (number, bytes) in to_unpack {
-                let length = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                let length = bytes.as_ref().map_or(0, |bytes| bytes.get().len() as u64);
                 let (_, raw_bytes) = image.place(number);
-                let buffer = spare.try_recv().ok().filter(|buffer| buffer.get().len() == raw_bytes);
-                let buffer = buffer.unwrap_or_else(|| Aligned::new(raw_bytes));
-                let raw = bytes.and_then(|bytes| unpack(image, number, &bytes, buffer, source));
+                let raw = bytes.and_then(|stored| {
+                    if as_stored || length == 0 {
+                        return verified(image, number, stored, source);
+                    }
+                    let raw = unpack(image, number, stored.get(), taken(&spare_unpacked, raw_bytes), source);
+                    let _ = give_back_stored.try_send(stored);
+                    raw
+                });
                 let failed = raw.is_err();
                 if unpacked.send((number, length, raw)).is_err() || failed {
                     return;
@@ -179,7 +191,7 @@ pub fn write(
             written.written_bytes = written.written_bytes.saturating_add(end.saturating_sub(at));
             written.fetched_bytes = written.fetched_bytes.saturating_add(fetched);
             for buffer in run {
-                let _ = give_back.try_send(buffer);
+                let _ = give_back_raw.try_send(buffer);
             }
             if !progress(written) {
                 return Err(WriteError::stopped());
@@ -197,12 +209,13 @@ fn fetch(
     image: &Image<'_>,
     numbers: &[u64],
     source: &Source,
-    mut send: impl FnMut(u64, Result<Vec<u8>, WriteError>) -> bool,
+    spare: &Receiver<Aligned>,
+    mut send: impl FnMut(u64, Result<Aligned, WriteError>) -> bool,
 ) {
     let mut next = 0_usize;
     let mut alive = Instant::now();
     while let Some(rest) = numbers.get(next..).filter(|rest| !rest.is_empty()) {
-        let outcome = fetch_run(image, rest, source, |number, bytes| {
+        let outcome = fetch_run(image, rest, source, spare, |number, bytes| {
             next += 1;
             alive = Instant::now();
             send(number, Ok(bytes))
@@ -230,7 +243,8 @@ fn fetch_run(
     image: &Image<'_>,
     numbers: &[u64],
     source: &Source,
-    mut send: impl FnMut(u64, Vec<u8>) -> bool,
+    spare: &Receiver<Aligned>,
+    mut send: impl FnMut(u64, Aligned) -> bool,
 ) -> io::Result<bool> {
     let mut run: Vec<(u64, u32)> = Vec::new();
     let (mut from, mut to) = (None, 0_u64);
@@ -251,15 +265,38 @@ fn fetch_run(
         None => None,
     };
     for (number, length) in run {
-        let mut bytes = vec![0; length as usize];
+        let mut bytes = taken(spare, length as usize);
         if let Some(body) = body.as_mut().filter(|_| length > 0) {
-            body.read_exact(&mut bytes)?;
+            body.read_exact(bytes.get_mut())?;
         }
         if !send(number, bytes) {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// A buffer of this length, used before if there is one.
+fn taken(spare: &Receiver<Aligned>, length: usize) -> Aligned {
+    match spare.try_recv() {
+        Ok(buffer) => buffer.resized(length),
+        Err(_) => Aligned::new(length),
+    }
+}
+
+/// A chunk that was fetched as it comes to lie on the disk, or that is all zeros and was not fetched.
+fn verified(image: &Image<'_>, number: u64, mut stored: Aligned, source: &Source) -> Result<Aligned, WriteError> {
+    let (_, raw_bytes) = image.place(number);
+    let right = |bytes: &[u8]| image.chunk(number).is_some_and(|chunk| Sha256::of(bytes) == chunk.sha256);
+    if stored.get().is_empty() {
+        stored = stored.resized(raw_bytes);
+        stored.get_mut().fill(0);
+    }
+    if stored.get().len() == raw_bytes && right(stored.get()) {
+        return Ok(stored);
+    }
+    let wrong = stored.get().to_vec();
+    unpack(image, number, &wrong, stored.resized(raw_bytes), source)
 }
 
 /// A chunk as it comes to lie on the disk. A damaged one is fetched twice more: a bit that turned on the way is no reason
