@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 mod appliance;
+mod booting;
 mod harmless;
 mod rack_of_story;
 mod stuck;
+mod wiped;
 
-use rack_of_story::{story, story_of_kubernetes_alone};
+use rack_of_story::{story, story_of_kubernetes_alone, story_with_boot};
 
 /// The one story of the ring: everything on one rack, since raising it costs minutes.
 #[test]
@@ -38,6 +40,16 @@ fn what_is_not_to_be_touched_is_not_touched() {
         harmless::a_bmc_that_obeys_in_words_alone_leaves_it_unfenced(scene);
         harmless::a_bmc_that_says_off_of_a_living_host_moves_nobody(scene);
     });
+}
+
+/// From an empty disk to a Node again: boot servers, installer and join driver in the one server.
+#[test]
+fn a_wiped_disk_is_installed_anew() {
+    if std::env::var_os("RACKMEDIC_LONG").is_none() {
+        eprintln!("not run without RACKMEDIC_LONG=1");
+        return;
+    }
+    story_with_boot("a_wiped_disk_is_installed_anew", 3, wiped::a_wiped_host_is_installed_and_joins_again);
 }
 
 /// SIGKILL at three moments of a heal.

@@ -1,6 +1,7 @@
 //! One rack with one server on it, alone in namespaces that end with the story.
 
 use crate::appliance::{self, Appliance, CLUSTER, RACKMEDIC};
+use crate::booting::{self, Stock};
 use rack::kubernetes::{Programs, alone, run};
 use rack::layout::{HostPlace, Rack};
 use rack::raised::{Ground, Raised};
@@ -72,8 +73,24 @@ impl Power {
 /// Tells a story on a rack with so many Nodes, all of them armed and well.
 pub(crate) fn story(name: &str, nodes: u8, tell: impl FnOnce(&mut Scene)) {
     let Some(raised) = raise(name, nodes, false) else { return };
-    let began = Instant::now();
     let folder = appliance::configure(&raised);
+    armed(raised, folder, tell);
+}
+
+/// The same with boot servers in the same process, which may install the hosts anew.
+pub(crate) fn story_with_boot(name: &str, nodes: u8, tell: impl FnOnce(&mut Scene)) {
+    let Some(stock) = Stock::named() else {
+        eprintln!("{name}: not run, RACKMEDIC_INSTALLER names no installer (images/build-installer)");
+        return;
+    };
+    let Some(raised) = raise(name, nodes, false) else { return };
+    let folder = appliance::configure(&raised);
+    booting::configure(&raised, &folder, &stock);
+    armed(raised, folder, tell);
+}
+
+fn armed(raised: Raised, folder: PathBuf, tell: impl FnOnce(&mut Scene)) {
+    let began = Instant::now();
     let appliance = Appliance::start(&raised, &folder);
     appliance.done(&["apply", "-f", "rack.yaml"]);
     appliance.done(&["arm", CLUSTER]);
