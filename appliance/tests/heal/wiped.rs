@@ -9,6 +9,10 @@ use std::time::Duration;
 const INSTALL: Duration = Duration::from_secs(900);
 
 pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
+    if !scene.folder.join("boot.toml").exists() {
+        eprintln!("not run: RACKMEDIC_INSTALLER names no installer (images/build-installer)");
+        return;
+    }
     let victim = "n2";
     let place = scene.place(victim);
     let before = Power::of(&place);
