@@ -10,7 +10,7 @@ const INSTALL: Duration = Duration::from_secs(900);
 
 pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
     if !scene.folder.join("boot.toml").exists() {
-        eprintln!("not run: RACKMEDIC_INSTALLER names no installer (images/build-installer)");
+        eprintln!("not run: the folder of RACKMEDIC_RACK_IMAGE has no boot set (tests/rack/image with an installer)");
         return;
     }
     let victim = "n2";
