@@ -183,7 +183,7 @@ impl Network {
         appliance
     }
 
-    fn configured(&self, store: &Store, _: Firmware) -> Appliance {
+    fn configured(&self, store: &Store, firmware: Firmware) -> Appliance {
         let config = self.folder.join("boot.toml");
         let (mode, subnet, address) = match self.beside {
             Beside::Nobody => ("server", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n"),
@@ -200,10 +200,11 @@ impl Network {
         };
         let text = format!(
             "data_dir = \"{}\"\nstore = \"{}\"\nboot_set = \"1\"\ntrusted_keys = [\"{}\"]\nkernel_arguments = \"console=ttyS0 quiet\"\n\
-             [[link]]\ninterface = \"br0\"\naddress = \"10.77.0.1\"\nmode = \"{mode}\"\n{subnet}[[host]]\nname = \"node\"\nmac = \"{MAC}\"\n{address}",
+             [[link]]\ninterface = \"br0\"\naddress = \"10.77.0.1\"\nmode = \"{mode}\"\n{subnet}[[host]]\nname = \"node\"\nmac = \"{MAC}\"\nfirst_loader = \"{}\"\n{address}",
             self.folder.join("data").display(),
             store.place().display(),
-            store.key
+            store.key,
+            firmware.first_loader()
         );
         std::fs::write(&config, text).unwrap();
         let log = self.folder.join("serve.log");
