@@ -126,7 +126,7 @@ pub enum Withheld {
     /// is here.
     Silence,
     /// This peer may load files now, and there is none of this name. TFTP says so (RFC 1350, error 1): shim and GRUB ask for
-    /// files that are optional, and wait 24 to 32 seconds for each that nobody answers about.
+    /// files that are optional, and wait about half a minute for each that nobody answers about.
     NotThere,
 }
 

@@ -1,6 +1,8 @@
 //! The names that GRUB asks for by itself. The folder of its configuration is built into the signed program, so it is the
 //! same for every host, and no token of ours can be in it.
 //!
+//! It asks the server that acknowledged its address (`siaddr`), not the one that ProxyDHCP named.
+//!
 //! Seen of Debian's `grubnetx64.efi.signed` 2.06-13+deb12u2, whose folder is `/grub`: `x86_64-efi/command.lst`, `fs.lst`,
 //! `crypto.lst` and `terminal.lst`, then `grub.cfg`; earlier ones ask for `x86_64-efi/grub.cfg`. It has no module for HTTP
 //! (with a script that names `(http,…)` it asks for `x86_64-efi/http.mod`, which Secure Boot would not let it load), so all
@@ -12,7 +14,7 @@ pub enum Asked {
     /// Its script.
     Script,
     /// A list of modules, a module, a font, the script of one card (`grub.cfg-01-…`): it goes on without them when it hears
-    /// that they are not there, and after 32 seconds for each when it hears nothing.
+    /// that they are not there, and after about half a minute for each when it hears nothing (40 tries, 0.4 to 1.2 s apart).
     Optional,
 }
 

@@ -191,6 +191,10 @@ impl Network {
             Beside::DhcpWithBootOptions => {
                 ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
             }
+            // And by GRUB, which takes its server from the acknowledgement of the address, whoever sent that.
+            Beside::PlainDhcp if firmware.first_loader() == "shim" => {
+                ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
+            }
             Beside::PlainDhcp => ("proxy", "", ""),
             Beside::Relay => (
                 "server",

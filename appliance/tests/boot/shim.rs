@@ -6,7 +6,7 @@ use crate::{install, is_long_run, place, store};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
-/// What is optional is answered about: each question that is not costs shim 24 s and GRUB 32 s, and there are seven.
+/// What is optional is answered about: each question that is not costs about half a minute, and there are seven.
 const SECONDS_TO_HELLO: f64 = 120.0;
 
 #[test]
@@ -122,7 +122,8 @@ fn with_secure_boot_on_shim_and_grub_bring_the_installer_and_ipxe_does_not_start
     let end = flight.last_seconds() - begun;
     eprintln!("| {:?} | {:?} | {hello:.1} s | {end:.1} s |", Firmware::UefiSecureBoot, Beside::Nobody);
     let shown = appliance.show("signed");
-    assert_eq!(files(&shown, "file-ended"), ["shimx64.efi", "grubx64.efi", "grub.cfg", "vmlinuz", "initrd.img"]);
+    let chain = ["shimx64.efi", "grubx64.efi", "grub.cfg", "vmlinuz", "initrd.img"];
+    assert_eq!(files(&shown, "file-ended")[..chain.len()], chain);
     let not_there = files(&shown, "file-not-there");
     assert!(not_there.iter().any(|file| file.ends_with(".lst")), "{not_there:?}");
 
