@@ -15,6 +15,8 @@ pub(crate) enum Beside {
     Nobody,
     /// dnsmasq gives the addresses, we say what to boot.
     PlainDhcp,
+    /// The same, and its answers name us as the next server (`siaddr`), without a file.
+    DhcpThatNamesUs,
     /// dnsmasq gives the addresses and options 60, 66 and 67 besides.
     DhcpWithBootOptions,
     /// We give the addresses, through ISC's relay in another network.
@@ -98,7 +100,7 @@ impl Network {
         match self.beside {
             Beside::Nobody => {}
             Beside::Relay => start("dhcrelay", &["-4", "-d", "-a", "-i", "br1", "-i", "up1", "10.77.0.1"]),
-            Beside::PlainDhcp | Beside::DhcpWithBootOptions => {
+            Beside::PlainDhcp | Beside::DhcpThatNamesUs | Beside::DhcpWithBootOptions => {
                 let leases = format!("--dhcp-leasefile={}", self.folder.join("leases").display());
                 let mut arguments = vec![
                     "--keep-in-foreground",
@@ -112,7 +114,10 @@ impl Network {
                     &leases,
                     "--pid-file=",
                 ];
-                if self.beside == Beside::PlainDhcp {
+                if self.beside == Beside::DhcpThatNamesUs {
+                    arguments.push("--dhcp-boot=,,10.77.0.1");
+                }
+                if self.beside != Beside::DhcpWithBootOptions {
                     // Whether it pings first changes nothing for the test but its length.
                     arguments.push("--no-ping");
                 } else {
@@ -191,11 +196,7 @@ impl Network {
             Beside::DhcpWithBootOptions => {
                 ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
             }
-            // And by GRUB, which takes its server from the acknowledgement of the address, whoever sent that.
-            Beside::PlainDhcp if firmware.first_loader() == "shim" => {
-                ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
-            }
-            Beside::PlainDhcp => ("proxy", "", ""),
+            Beside::PlainDhcp | Beside::DhcpThatNamesUs => ("proxy", "", ""),
             Beside::Relay => (
                 "server",
                 "[[link.subnet]]\nnetwork = \"10.78.0.0/24\"\nrouter = \"10.78.0.1\"\nrelays = [\"10.78.0.1\"]\n",

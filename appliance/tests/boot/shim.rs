@@ -16,11 +16,12 @@ fn shim_and_grub_bring_the_installer() {
 }
 
 #[test]
-fn shim_and_grub_bring_the_installer_beside_another_dhcp_server() {
+fn shim_and_grub_bring_the_installer_beside_a_dhcp_server_that_names_us() {
     if !is_long_run() {
         return;
     }
-    install(Firmware::UefiShim, Beside::PlainDhcp);
+    // GRUB asks the server that acknowledged its address, or whom that one names.
+    install(Firmware::UefiShim, Beside::DhcpThatNamesUs);
 }
 
 #[test]
