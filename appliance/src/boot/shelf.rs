@@ -1,7 +1,7 @@
 //! The files behind the gate: what TFTP and HTTP may give to whom.
 //!
 //! Every name is `t/TOKEN/NAME`. The token says which ticket, the ticket which card, and the peer must be that card. The one
-//! exception are the names that are built into GRUB, which cannot hold a token: see [`Shelf::open_for_grub`].
+//! exception are the names that are built into GRUB, which cannot hold a token: see `Shelf::open_for_grub`.
 
 use super::identity::Identity;
 use super::job::{Job, MediaFor, State};
