@@ -9,8 +9,12 @@ use std::time::{Duration, Instant};
 /// What is optional is answered about: each question that is not costs about half a minute, and there are seven.
 const SECONDS_TO_HELLO: f64 = 120.0;
 
+/// In the usual run the story with Secure Boot on tells the same.
 #[test]
 fn shim_and_grub_bring_the_installer() {
+    if !is_long_run() {
+        return;
+    }
     let Some((hello, _)) = install(Firmware::UefiShim, Beside::Nobody) else { return };
     assert!(hello < SECONDS_TO_HELLO, "{hello} s from DISCOVER to hello");
 }
