@@ -3,11 +3,11 @@
 use crate::command::{Loudness, Notice, Outcome, WakeTarget, Wakeup};
 use crate::event::{Change, Operator, Scope};
 use crate::explain::Explanation;
-use crate::id::{HostId, IncidentId};
+use crate::id::{HostId, IncidentId, MachineId};
 use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
-use crate::world::host::{Lifecycle, Link};
+use crate::world::host::{Lifecycle, Link, Role};
 use crate::world::incident::{Approval, Incident, Phase};
 use crate::world::scope::{ColdStart, ObserveOnly, Site};
 
@@ -111,6 +111,7 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
             }
             None => refuse(&mut out, now, "no-such-host", format!("there is no host {}", host.0)),
         },
+        Operator::Prove { host, machine } => prove(world, *host, *machine, now, &mut out),
     }
     out
 }
@@ -213,6 +214,34 @@ fn pause<R: Rules>(world: &World, scope: Scope, paused: bool, now: Now, out: &mu
     }
 }
 
+/// Takes the order to prove a spare: the host's next decision, which sees its evidence, begins it or says why not.
+fn prove<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out: &mut Outcome<R>) {
+    let Some(known) = world.hosts.get(&id) else {
+        return refuse(out, now, "no-such-host", format!("there is no host {}", id.0));
+    };
+    let why = if known.machine.is_placeholder() {
+        Some("its record names no machine: declare its `uuid`, which the installer then compares with what it boots on")
+    } else if !known.machine.same_machine(machine) {
+        Some("the serial typed is not this host's: read it off the machine")
+    } else if known.role != Role::Spare {
+        Some("it is no spare: only a spare is proven")
+    } else if known.lifecycle != Lifecycle::InService {
+        Some("it is in quarantine: return it first")
+    } else if known.link == Link::Mismatch {
+        Some("its BMC is another machine's: correct the record first")
+    } else if known.incident.is_some() || known.history.promised.is_some() {
+        Some("it is being proven already, or promised to a host that needs it")
+    } else if world.site.observe_only.is_some() {
+        Some("the appliance only observes now")
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        return refuse(out, now, "refused", format!("{why}; nothing was started"));
+    }
+    put_host(world, id, now, out, |h| h.history.proof_ordered = true);
+}
+
 /// Returns a quarantined or flapping host: it counts again, and what we cordoned is uncordoned by a small incident.
 fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<R>) {
     let Some(known) = world.hosts.get(&id) else {
@@ -224,6 +253,12 @@ fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<
     new.history.heals.clear();
     new.history.declined = false;
     new.history.returned = true;
+    if new.role == Role::Spare {
+        // Whatever it was meant for, it is a spare again, and is proven before it is used.
+        new.history.was_spare = false;
+        new.history.returned = false;
+        new.spare_proof = None;
+    }
     out.changes.push(Change::Host(Box::new(new)));
     out.wakeups.push(wake(id, now));
 }
