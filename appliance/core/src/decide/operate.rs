@@ -290,3 +290,80 @@ fn cold_start<R: Rules>(world: &World, hosts: &[HostId], now: Now, out: &mut Out
     put_site(world, site, out);
     out.wakeups.extend(named.into_iter().map(|id| wake(id, now)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Policy, Site as SitePolicy};
+    use crate::rules::Enforced;
+    use crate::time::Elapsed;
+    use crate::world::host::{Host, Marks};
+
+    const NOW: Now = Now { elapsed: Elapsed(1_000_000), wall_ms: 0 };
+
+    fn spare() -> Host {
+        Host {
+            id: HostId(1),
+            name: "spare-1".to_owned(),
+            cluster: None,
+            pool: crate::id::PoolId(1),
+            role: Role::Spare,
+            domains: Vec::new(),
+            versions: Vec::new(),
+            storage: None,
+            machine: MachineId(0x1234),
+            link: Link::Unbound,
+            outlets: false,
+            disk: Some("S1".to_owned()),
+            lifecycle: Lifecycle::InService,
+            marks: Marks::default(),
+            spare_proof: None,
+            assessment: crate::assess::Assessment::default(),
+            history: crate::world::host::History::default(),
+            incident: None,
+            our_cordon: None,
+            our_taint: None,
+            held_off: None,
+        }
+    }
+
+    /// Whether the order to prove it was taken.
+    fn taken(host: Host, typed: MachineId) -> bool {
+        let mut world = World::new(&Policy::<SitePolicy>::default());
+        world.apply(&Change::Host(Box::new(host)));
+        let out: Outcome<Enforced> = order(&world, &Operator::Prove { host: HostId(1), machine: typed }, NOW);
+        let ordered = |change: &Change| matches!(change, Change::Host(host) if host.history.proof_ordered);
+        let (taken, refused) = (out.changes.iter().any(ordered), out.notices.iter().any(|n| n.explanation.code == "refused"));
+        assert!(taken != refused && out.commands.is_empty(), "an order starts nothing by itself");
+        taken
+    }
+
+    #[test]
+    fn the_proof_of_a_spare_is_ordered_by_what_is_written_on_it_and_of_nobody_else() {
+        let own = MachineId(0x1234);
+        assert!(taken(spare(), own));
+        assert!(taken(Host { link: Link::Linked, ..spare() }, own));
+        assert!(!taken(spare(), MachineId(0x9999)));
+        assert!(!taken(Host { machine: MachineId(0), ..spare() }, MachineId(0)), "a record without a machine names none");
+        assert!(!taken(Host { role: Role::Worker, ..spare() }, own));
+        assert!(!taken(Host { link: Link::Mismatch, ..spare() }, own));
+        assert!(!taken(Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() }, own));
+        let mut promised = spare();
+        promised.history.promised = Some(IncidentId(3));
+        assert!(!taken(promised, own));
+    }
+
+    #[test]
+    fn a_spare_that_is_returned_is_proven_before_it_is_used() {
+        let mut world = World::new(&Policy::<SitePolicy>::default());
+        let mut failed = Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() };
+        failed.history.was_spare = true;
+        failed.spare_proof = Some(crate::world::host::SpareProof { at: Elapsed(1), passed: true });
+        world.apply(&Change::Host(Box::new(failed)));
+        assert_eq!(world.tallies.promoted, 1, "it is not back in the pool yet");
+        let out: Outcome<Enforced> = order(&world, &Operator::ReturnHost(HostId(1)), NOW);
+        out.changes.iter().for_each(|change| world.apply(change));
+        assert_eq!((world.tallies.promoted, world.tallies.spares.len()), (0, 1));
+        assert_eq!(world.hosts[&HostId(1)].spare_proof, None);
+    }
+}

@@ -132,6 +132,8 @@ pub(super) fn promoted<R: Rules>(case: &mut Case<'_, R>) {
     case.open_incident_on(spare, Diagnosis::PlaceVacant, |incident| {
         incident.purpose = Purpose::TakePlace { of, pool: was.0, cluster: was.1 };
         begin(incident, vec![Rung::Reimage, Rung::Human], reservation, now);
+        // What bore its name once, when it served somewhere, goes first: its name is given anew (rule 41).
+        incident.identity_removed = false;
     });
     case.note("promoted", format!("{}: {name} takes its place and is installed", case.host.name));
     case.wake_in(case.world.limits.retry_ms);
