@@ -33,6 +33,9 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
     }
 }
 
+/// A host that has run for so long since its last boot is over whatever made it boot over and over.
+const STAYED_MS: Millis = 10 * MINUTE;
+
 /// Silences that ended by themselves, and orderly reboots (rules 3, 33).
 fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: Elapsed) {
     let limits = &case.world.limits;
@@ -67,8 +70,16 @@ fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: 
         case.host.history.rebooting_until = None;
         return;
     }
-    // A host that boots over and over is not *rebooting*: its clock would never end.
-    if (goodbye || said) && ill && !crate::diagnose::looping(case) {
+    // A host that boots over and over is not *rebooting*: its clock would never end. But one that has stayed up for long since
+    // its last boot and then says goodbye goes because somebody wants it to.
+    let orderly = goodbye
+        || fresh.node.is_some_and(|n| n.shutting_down)
+        || fresh.agent.is_some_and(|a| a.shutting_down)
+        || fresh.stage == BootStage::ShuttingDown;
+    let ran_until = if fresh.network == NetworkState::Silent { fresh.network_since } else { now };
+    let stayed = case.host.history.boots.last().is_none_or(|boot| ran_until.since(*boot) >= STAYED_MS);
+    let by_itself = crate::diagnose::looping(case) && !(orderly && stayed);
+    if (goodbye || said) && ill && !by_itself {
         // The clock starts with the first word of it and is not wound up again by the next.
         if case.host.history.rebooting_until.is_none() {
             case.host.history.rebooting_until = Some(until);

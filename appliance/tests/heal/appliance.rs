@@ -33,8 +33,17 @@ rate_10min = 9
 rate_hour = 30
 ";
 
+/// Which waits the server has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Those of a lab, as written above.
+    Lab,
+    /// Those that a site has which configures nothing.
+    Default,
+}
+
 /// Writes everything that a person would write before the first start, and gives the appliance its account in the cluster.
-pub(crate) fn configure(raised: &Raised) -> PathBuf {
+pub(crate) fn configure(raised: &Raised, waits: Waits) -> PathBuf {
     let folder = raised.rack.folder.join("appliance");
     std::fs::create_dir_all(&folder).unwrap();
     let rights = Command::new(RACKMEDIC).args(["rbac"]).output().unwrap();
@@ -47,11 +56,17 @@ pub(crate) fn configure(raised: &Raised) -> PathBuf {
     });
     std::fs::write(folder.join("token"), token).unwrap();
     std::fs::copy(raised.control.authority(), folder.join("ca.crt")).unwrap();
-    std::fs::write(folder.join("policy.toml"), POLICY).unwrap();
+    let policy = match waits {
+        Waits::Lab => {
+            std::fs::write(folder.join("policy.toml"), POLICY).unwrap();
+            "policy = 'policy.toml'\n"
+        }
+        Waits::Default => "",
+    };
     std::fs::write(folder.join("bmc-password"), BMC_PASSWORD).unwrap();
     let api = format!("https://{CONTROL_PLANE}:6443");
     let config = format!(
-        "data_dir = 'data'\nlog = 'json'\npolicy = 'policy.toml'\n[api]\nlisten = '127.0.0.1:0'\n\
+        "data_dir = 'data'\nlog = 'json'\n{policy}[api]\nlisten = '127.0.0.1:0'\n\
          [[watch]]\ninterface = 'eth0'\ngateway = '{GATEWAY}'\nreference = [{{ address = '{CONTROL_PLANE}' }}]\n\
          [[cluster]]\nid = 1\nname = '{CLUSTER}'\nca_file = 'ca.crt'\ntoken_file = 'token'\nvip = '{api}'\n\
          [[cluster.control_plane]]\nnode = 'control-plane'\napi = '{api}'\n"
@@ -95,7 +110,11 @@ impl Appliance {
     pub(crate) fn start(raised: &Raised, folder: &Path) -> Appliance {
         let log = (0..).map(|n| folder.join(format!("log-{n}"))).find(|path| !path.exists()).unwrap();
         let child = inside(&raised.rack.appliance(), RACKMEDIC)
-            .args(["lab", "serve", "--config"])
+            .args(if folder.join("policy.toml").exists() {
+                &["lab", "serve", "--config"][..]
+            } else {
+                &["serve", "--config"]
+            })
             .arg(folder.join("rackmedic.toml"))
             .env_remove("RUST_LOG")
             .env_remove("RACKMEDIC_DATA_DIR")
@@ -180,7 +199,7 @@ impl Appliance {
     /// Waits until every host is linked, Ready and without an incident, and the server may act.
     pub(crate) fn wait_until_well(&self, raised: &Raised) {
         let mut asked: Option<Instant> = None;
-        self.wait("every host is linked and Ready", raised, Duration::from_secs(300), || {
+        self.wait("every host is linked and Ready", raised, Duration::from_secs(420), || {
             // A client of the cluster costs more than all the rest here.
             if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(3)) {
                 raised.approve_serving();

@@ -1,9 +1,13 @@
 //! One rack with one server on it, alone in namespaces that end with the story.
 
-use crate::appliance::{self, Appliance, CLUSTER, RACKMEDIC};
+use crate::appliance::{self, Appliance, CLUSTER, RACKMEDIC, Waits};
+use crate::booting::{self, Stock};
+use rack::fault::{self, Fault};
 use rack::kubernetes::{Programs, alone, run};
 use rack::layout::{HostPlace, Rack};
+use rack::network;
 use rack::raised::{Ground, Raised};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -70,10 +74,17 @@ impl Power {
 }
 
 /// Tells a story on a rack with so many Nodes, all of them armed and well.
-pub(crate) fn story(name: &str, nodes: u8, tell: impl FnOnce(&mut Scene)) {
-    let Some(raised) = raise(name, nodes, false) else { return };
+pub(crate) fn story(name: &str, nodes: u8, waits: Waits, tell: impl FnOnce(&mut Scene)) {
+    let Some(raised) = raise(name, nodes, waits == Waits::Default) else { return };
+    let folder = appliance::configure(&raised, waits);
+    if let Some(stock) = Stock::named() {
+        booting::configure(&raised, &folder, &stock);
+    }
+    armed(raised, folder, tell);
+}
+
+fn armed(raised: Raised, folder: PathBuf, tell: impl FnOnce(&mut Scene)) {
     let began = Instant::now();
-    let folder = appliance::configure(&raised);
     let appliance = Appliance::start(&raised, &folder);
     appliance.done(&["apply", "-f", "rack.yaml"]);
     appliance.done(&["arm", CLUSTER]);
@@ -166,6 +177,25 @@ impl Scene {
         self.raised.control.kubectl(&["rollout", "restart", "deployment/web"]).unwrap();
         self.raised.control.kubectl(&["rollout", "status", "deployment/web", "--timeout=240s"]).unwrap();
         self.settled();
+    }
+
+    /// Takes away whatever a chapter that did not come to its end has left, so that the next finds a rack that works.
+    pub(crate) fn mend(&mut self) {
+        let _ = network::plugged(&self.raised.rack, "appliance", true);
+        if self.raised.control.kubectl(&["get", "--raw", "/readyz"]).is_err() {
+            let _ = self.raised.control.start_api_server();
+        }
+        for host in &self.raised.hosts {
+            let _ = fault::apply(&self.raised.rack, host, Fault::Mend, &self.raised.hook);
+            let _ = self.raised.control.kubectl(&["uncordon", &host.name()]);
+        }
+        if self.appliance.is_none() {
+            self.restart();
+        }
+        self.appliance().done(&["apply", "-f", "rack.yaml"]);
+        if catch_unwind(AssertUnwindSafe(|| self.settled())).is_err() {
+            eprintln!("the rack does not come back to what it was");
+        }
     }
 
     /// Another life of the server on the same records.

@@ -45,7 +45,7 @@ pub(crate) fn a_frozen_host_is_healed_end_to_end(scene: &mut Scene) {
 }
 
 /// The seconds of a heal in one line.
-fn line(summary: &Value) -> String {
+pub(crate) fn line(summary: &Value) -> String {
     let stages = STAGES.map(|stage| format!("{} {}", stage.trim_end_matches("_s"), summary[stage]));
     stages.join(", ")
 }

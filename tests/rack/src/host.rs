@@ -54,10 +54,11 @@ impl HostPlace {
     /// # Errors
     /// QEMU does not start; what it said.
     pub fn power_on(&self, network_first: bool) -> Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        let _one = self.one_at_a_time()?;
         if self.is_on() {
             return Ok(());
         }
-        std::fs::create_dir_all(&self.folder)?;
         let file = |path: PathBuf| path.display().to_string();
         let mut command = inside(&self.wire, "qemu-system-x86_64");
         // RDRAND, or the kernel waits for randomness that an emulated machine does not have.
@@ -106,12 +107,20 @@ impl HostPlace {
     /// # Errors
     /// It does not end.
     pub fn power_off(&self) -> Result<()> {
+        let _one = self.one_at_a_time()?;
         let Some(pid) = self.pid() else { return Ok(()) };
         crate::run::run("kill", &["-KILL", &pid.to_string()])?;
         wait_for("the end of QEMU", Duration::from_secs(10), || !self.is_on())?;
         let mut record = std::fs::OpenOptions::new().create(true).append(true).open(self.folder.join("power.log"))?;
         std::io::Write::write_all(&mut record, b"off\n")?;
         Ok(())
+    }
+
+    /// Two machines on one disk would be one too many: whoever switches holds this.
+    fn one_at_a_time(&self) -> Result<std::fs::File> {
+        let lock = std::fs::File::create(self.folder.join("power.lock")).context("the host has no folder")?;
+        lock.lock()?;
+        Ok(lock)
     }
 
     /// How often it was switched on and off, as counted behind the BMC.

@@ -7,6 +7,7 @@ use rack::fault::{self, Fault};
 use rack::layout::Rack;
 use rack::{bmc, network, power_hook, run};
 use std::path::PathBuf;
+use std::process::Command;
 
 /// The virtual rack: QEMU hosts behind BMCs of OpenIPMI, in network namespaces.
 #[derive(Parser)]
@@ -84,7 +85,9 @@ fn main() -> Result<()> {
             Ok(())
         }
         Verb::Hook { host, words } => {
-            print!("{}", power_hook::serve(&rack.host(host), &words)?);
+            let mut again = Command::new(&program);
+            again.arg("--folder").arg(&rack.folder).args(["--prefix", &rack.prefix, "hook", &host.to_string()]);
+            print!("{}", power_hook::serve(&rack.host(host), again, &words)?);
             Ok(())
         }
     }

@@ -2,8 +2,10 @@
 //! `HOOK ADDRESS set power 0`, and so on. The answers are its own format: `power:1`, `boot:pxe`.
 
 use crate::layout::HostPlace;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::fs;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
 /// How a BMC lies, by the file `lie` in its host's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +30,12 @@ impl HostPlace {
     }
 }
 
-/// Serves one call; the lines to print.
+/// Serves one call; the lines to print. `again` is the command by which this program is called for this host: a BMC answers that
+/// it has pressed the button, and the machine starts by itself, as it does anywhere.
 ///
 /// # Errors
 /// A call that is not known, or a host that does not obey.
-pub fn serve(host: &HostPlace, words: &[String]) -> Result<String> {
+pub fn serve(host: &HostPlace, again: Command, words: &[String]) -> Result<String> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let boot = host.folder.join("boot");
     let obeys = host.lie() != Lie::NoEffect;
@@ -41,29 +44,44 @@ pub fn serve(host: &HostPlace, words: &[String]) -> Result<String> {
         let mut log = fs::OpenOptions::new().create(true).append(true).open(host.folder.join("bmc.log"))?;
         std::io::Write::write_all(&mut log, format!("{}\n", words.join(" ")).as_bytes())?;
     }
-    let on = || {
-        // A one-shot override is used up by the boot that it is for.
-        let network = fs::read_to_string(&boot).is_ok_and(|text| text.trim() == "pxe");
-        let _ = fs::remove_file(&boot);
-        host.power_on(network)
+    // While this file is there the button is pressed and the machine not there yet.
+    let pressed = host.folder.join("pressed");
+    let on = |mut again: Command| -> Result<String> {
+        fs::write(&pressed, "")?;
+        again.arg("start").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        again.spawn().context("the host is not started")?;
+        Ok(String::new())
     };
     match words.as_slice() {
         ["get", rest @ ..] => Ok(rest
             .iter()
             .map(|what| match *what {
                 "power" if host.lie() == Lie::SaysOff => "power:0\n".to_owned(),
-                "power" => format!("power:{}\n", u8::from(host.is_on())),
+                "power" => format!("power:{}\n", u8::from(host.is_on() || pressed.exists())),
                 "boot" => format!("boot:{}\n", fs::read_to_string(&boot).unwrap_or("default".to_owned()).trim()),
                 other => format!("{other}:0\n"),
             })
             .collect()),
         ["check", ..] => Ok(String::new()),
         ["set", ..] if !obeys => Ok(String::new()),
-        ["set", "power", "0", ..] | ["set", "shutdown", ..] => host.power_off().map(|()| String::new()),
-        ["set", "power", ..] => on().map(|()| String::new()),
+        ["set", "power", "0", ..] | ["set", "shutdown", ..] => {
+            // Whoever was about to start finds that nobody wants it any more.
+            let _ = fs::remove_file(&pressed);
+            host.power_off().map(|()| String::new())
+        }
+        ["set", "power", ..] => on(again),
         ["set", "reset", ..] => {
             host.power_off()?;
-            on().map(|()| String::new())
+            on(again)
+        }
+        ["start"] if !pressed.exists() => Ok(String::new()),
+        ["start"] => {
+            // A one-shot override is used up by the boot that it is for.
+            let network = fs::read_to_string(&boot).is_ok_and(|text| text.trim() == "pxe");
+            let _ = fs::remove_file(&boot);
+            let started = host.power_on(network);
+            let _ = fs::remove_file(&pressed);
+            started.map(|()| String::new())
         }
         ["set", "boot", what, ..] => {
             fs::write(&boot, what)?;
