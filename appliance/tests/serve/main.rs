@@ -101,7 +101,10 @@ fn a_spare_is_started_only_by_its_serial_and_one_that_shows_nothing_is_not_used(
     let shown = rack.json(&["host", "show", "spare-1"]);
     let proof = &shown["known"]["spare_proof"];
     assert!(proof["passed"] == false && proof["at"].is_string() && proof["next_due"].is_string(), "{shown}");
-    assert_eq!((&shown["summary"]["state"], &shown["summary"]["link"]), (&Value::from("spare"), &Value::from("unbound")));
+    assert_eq!(
+        (&shown["summary"]["state"], &shown["summary"]["link"]),
+        (&Value::from("spare"), &Value::from("unbound"))
+    );
     assert_eq!(rack.powered("spare-1"), (0, 0), "{}", life.log());
     // It is kept.
     rack.done(&["apply", "-f", "rack.yaml"]);

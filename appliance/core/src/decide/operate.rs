@@ -333,7 +333,8 @@ mod tests {
         world.apply(&Change::Host(Box::new(host)));
         let out: Outcome<Enforced> = order(&world, &Operator::Prove { host: HostId(1), machine: typed }, NOW);
         let ordered = |change: &Change| matches!(change, Change::Host(host) if host.history.proof_ordered);
-        let (taken, refused) = (out.changes.iter().any(ordered), out.notices.iter().any(|n| n.explanation.code == "refused"));
+        let (taken, refused) =
+            (out.changes.iter().any(ordered), out.notices.iter().any(|n| n.explanation.code == "refused"));
         assert!(taken != refused && out.commands.is_empty(), "an order starts nothing by itself");
         taken
     }
@@ -344,7 +345,10 @@ mod tests {
         assert!(taken(spare(), own));
         assert!(taken(Host { link: Link::Linked, ..spare() }, own));
         assert!(!taken(spare(), MachineId(0x9999)));
-        assert!(!taken(Host { machine: MachineId(0), ..spare() }, MachineId(0)), "a record without a machine names none");
+        assert!(
+            !taken(Host { machine: MachineId(0), ..spare() }, MachineId(0)),
+            "a record without a machine names none"
+        );
         assert!(!taken(Host { role: Role::Worker, ..spare() }, own));
         assert!(!taken(Host { link: Link::Mismatch, ..spare() }, own));
         assert!(!taken(Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() }, own));
