@@ -149,7 +149,12 @@ async fn ask(connector: &TlsConnector, address: SocketAddr) -> Option<Seen> {
     let stream = timeout(ANSWER, TcpStream::connect(address)).await.ok()?.ok()?;
     let name = ServerName::IpAddress(address.ip().into());
     let answer = async {
-        let mut stream = connector.connect(name, stream).await.ok()?;
+        let mut stream = match connector.connect(name, stream).await {
+            Ok(stream) => stream,
+            // It lives and says why not: a kubelet whose serving certificate nobody has approved yet answers like this.
+            Err(error) if is_alert(&error) => return Some(()),
+            Err(_) => return None,
+        };
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: kubelet\r\nConnection: close\r\n\r\n").await.ok()?;
         let mut head = [0; ANSWER_BYTES_MAX];
         let mut filled = 0;
@@ -173,6 +178,12 @@ async fn ask(connector: &TlsConnector, address: SocketAddr) -> Option<Seen> {
 /// Believes anybody; see the module. The signature is checked all the same: a wrong one is no TLS server.
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
+
+/// The other side ended the handshake by an alert of its own (RFC 8446, section 6.2).
+fn is_alert(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
 
 fn anybody() -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -258,5 +269,35 @@ mod tests {
         assert!(looks[21..].iter().all(|n| (1..=3).contains(n)), "{:?}", looks[21..].iter().min());
         assert!(of_suspect.windows(2).all(|pair| pair[1] - pair[0] <= 3_500), "{of_suspect:?}");
         assert!(of_suspect.len() >= 40, "{}", of_suspect.len());
+    }
+
+    #[derive(Debug)]
+    struct NoCertificate;
+
+    impl rustls::server::ResolvesServerCert for NoCertificate {
+        fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn one_without_a_certificate_lives_and_one_that_says_nothing_hangs() {
+        let connector = TlsConnector::from(Arc::new(anybody().unwrap()));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_cert_resolver(Arc::new(NoCertificate));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let server = tokio::spawn(async move {
+            let (first, _) = listener.accept().await.unwrap();
+            assert!(acceptor.accept(first).await.is_err());
+            // The second is taken and never answered.
+            listener.accept().await.unwrap()
+        });
+        assert_eq!(ask(&connector, address).await, Some(Seen::Answer));
+        assert_eq!(ask(&connector, address).await, Some(Seen::Miss));
+        drop(server.await.unwrap());
     }
 }

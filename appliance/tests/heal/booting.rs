@@ -1,12 +1,11 @@
 //! The boot servers in the same process as everything else: what a person configures, and the store that they serve from.
 
-use crate::appliance::{CLUSTER, RACKMEDIC};
+use crate::appliance::CLUSTER;
 use rack::layout::{APPLIANCE, CONTROL_PLANE, GATEWAY};
 use rack::raised::Raised;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 /// The files by which a host joins: those of the preset, and the pods' network, which is this site's own matter.
 const DRIVER: &str = r#"preset = "kubeadm"
@@ -38,23 +37,18 @@ template = "pods.json"
 "#;
 const PODS: &str = r#"{"cniVersion":"1.0.0","name":"rack","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,"ipam":{"type":"host-local","ranges":[[{"subnet":"10.79.0.0/24"}]]}}]}"#;
 
-/// What the stories with boot servers need beside the others: the installer, and where the image of the hosts lies.
+/// What the stories with boot servers need beside the others: a boot set in the store of the hosts' image.
 pub(crate) struct Stock {
-    installer: String,
     image: PathBuf,
+    boot_set: String,
 }
 
 impl Stock {
     pub(crate) fn named() -> Option<Stock> {
-        let installer = std::env::var("RACKMEDIC_INSTALLER").ok()?;
         let image = PathBuf::from(std::env::var_os("RACKMEDIC_RACK_IMAGE")?);
-        Some(Stock { installer, image })
+        let boot_set = std::fs::read_to_string(image.join("boot-set")).ok()?.trim().to_owned();
+        Some(Stock { image, boot_set })
     }
-}
-
-fn done(arguments: &[&str]) {
-    let output = Command::new(RACKMEDIC).args(arguments).stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Adds the boot servers to what is configured already: the pool's hosts may be installed, and join by themselves.
@@ -62,11 +56,7 @@ pub(crate) fn configure(raised: &Raised, folder: &Path, stock: &Stock) {
     let place = |name: &str| folder.join(name).display().to_string();
     let from = |name: &str| stock.image.join(name).display().to_string();
     rack::run::run("cp", &["-a", "--reflink=auto", &from("store"), &place("store")]).unwrap();
-    let kernel = ["--set-version", "1", "--kernel", "linux-image-cloud-amd64", "--installer", &stock.installer];
-    let (key, store, work) = (from("key"), place("store"), place("work"));
-    let places = ["--key", &key, "--store", &store, "--work", &work];
-    done(&[&["image", "build", "boot-set"][..], &kernel, &places].concat());
-
+    let (store, boot_set) = (place("store"), &stock.boot_set);
     let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../templates/join");
     rack::run::run("cp", &["-r", &templates.display().to_string(), &place("join")]).unwrap();
     std::fs::write(folder.join("driver.toml"), DRIVER).unwrap();
@@ -81,7 +71,7 @@ pub(crate) fn configure(raised: &Raised, folder: &Path, stock: &Stock) {
     });
     std::fs::write(folder.join("join.kubeconfig"), kubeconfig.to_string()).unwrap();
     let mut boot = format!(
-        "data_dir = '{}'\nstore = '{store}'\nboot_set = '1'\ntrusted_keys = ['{}']\nkernel_arguments = 'console=ttyS0 quiet'\n\
+        "data_dir = '{}'\nstore = '{store}'\nboot_set = '{boot_set}'\ntrusted_keys = ['{}']\nkernel_arguments = 'console=ttyS0 quiet'\n\
          [join]\ncluster = '{CLUSTER}'\nkubeconfig = 'join.kubeconfig'\ndriver = 'driver.toml'\n\
          options = {{ ignore_preflight_errors = ['all'] }}\n\
          [[link]]\ninterface = 'eth0'\naddress = '{APPLIANCE}'\nmode = 'server'\n\

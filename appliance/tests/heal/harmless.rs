@@ -65,7 +65,8 @@ pub(crate) fn a_reboot_by_somebody_is_left_alone(scene: &mut Scene) {
     let old = scene.raised.boot_id("n2").unwrap();
     let newest = scene.appliance().newest();
     strike(scene, "n2", Fault::Reboot);
-    let incident = scene.appliance().wait("it is seen that it reboots", &scene.raised, SOON, || {
+    // An emulated host takes its time to shut down.
+    let incident = scene.appliance().wait("it is seen that it reboots", &scene.raised, BACK, || {
         let incident = scene.appliance().incident("n2", newest)?;
         (incident["diagnosis_now"] == "rebooting" || incident["summary"]["diagnosis"] == "rebooting")
             .then_some(incident)

@@ -10,7 +10,7 @@ const INSTALL: Duration = Duration::from_secs(900);
 
 pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
     if !scene.folder.join("boot.toml").exists() {
-        eprintln!("not run: RACKMEDIC_INSTALLER names no installer (images/build-installer)");
+        eprintln!("not run: the folder of RACKMEDIC_RACK_IMAGE has no boot set (tests/rack/image with an installer)");
         return;
     }
     let victim = "n2";
@@ -30,8 +30,15 @@ pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
         incident["diagnosis_now"].as_str().is_some_and(|name| name.starts_with("boot-failed")).then_some(incident)
     });
     eprintln!("| wiped disk | named {} |", named["diagnosis_now"]);
+    let mut approved = false;
     let incident = scene.appliance().wait("the incident ends", &scene.raised, INSTALL, || {
-        scene.appliance().incident(victim, newest).filter(|incident| incident["summary"]["end"] != "open")
+        let incident = scene.appliance().incident(victim, newest)?;
+        // After the chapters before this one it may have turned bad too often for anything but a person's word (rule 8).
+        if !approved && incident["waits"]["why"]["rule"] == 8 {
+            scene.appliance().done(&["incident", "approve", &incident["summary"]["id"].to_string()]);
+            approved = true;
+        }
+        (incident["summary"]["end"] != "open").then_some(incident)
     });
     // And it is a Node of the same name, with its label, from its own disk
     let summary = &incident["summary"];
