@@ -106,14 +106,6 @@ pub fn of(codes: impl Iterator<Item = u16>, mac: Mac) -> Option<Client> {
     }
 }
 
-/// The name under which a file is kept, for one that a loader asks for at a place of its own choosing: GRUB looks for its
-/// configuration by card, by address and in the folder that is built into it, and the plain name is what all end with.
-#[must_use]
-pub fn usual_name(path: &str) -> &str {
-    let last = path.rsplit('/').next().unwrap_or(path);
-    if last == "grub.cfg" { last } else { path }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

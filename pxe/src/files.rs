@@ -119,11 +119,24 @@ pub enum TransferEvent {
     },
 }
 
+/// Why a file is not given. HTTP answers both with the 404 of every other name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// Nothing may be given to this peer now. TFTP says nothing at all: an answer would tell an unarmed host that somebody
+    /// is here.
+    Silence,
+    /// This peer may load files now, and there is none of this name. TFTP says so (RFC 1350, error 1): shim and GRUB ask for
+    /// files that are optional, and wait about half a minute for each that nobody answers about.
+    NotThere,
+}
+
 /// Who knows which peer may have which file.
 pub trait Files: Send + Sync + 'static {
-    /// The file, if this peer may have it now. `None`: nothing may be given. TFTP then says nothing at all, and HTTP
-    /// answers 404 as it does for every other name.
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile>;
+    /// The file, if this peer may have it now.
+    ///
+    /// # Errors
+    /// Whether it hears that there is none, or nothing.
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld>;
 
     /// A line for the flight recorder. Called from the servers' tasks: it must not wait.
     fn transferred(&self, transfer: &Transfer<'_>);

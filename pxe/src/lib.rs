@@ -8,6 +8,7 @@ pub mod arch;
 pub mod dhcp;
 pub mod files;
 pub mod gate;
+pub mod grub;
 pub mod http;
 pub mod interface_mtu;
 pub mod mac;

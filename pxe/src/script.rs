@@ -137,7 +137,7 @@ struct InstallerGrub<'a> {
     host: HostAddress,
     job: &'a Name,
     mac: Mac,
-    http: SocketAddrV4,
+    tftp: Ipv4Addr,
     token: &'a str,
     kernel: &'a Name,
     initrd: &'a Name,
@@ -210,7 +210,7 @@ impl Installer {
             .render()?)
     }
 
-    /// For GRUB, on a host that has this address.
+    /// For GRUB, on a host that has this address. All files come by TFTP: Debian's signed GRUB has no HTTP.
     ///
     /// # Errors
     /// When the template fails.
@@ -222,7 +222,7 @@ impl Installer {
             host,
             job: &arguments.job,
             mac: arguments.mac,
-            http: *http,
+            tftp: *http.ip(),
             token,
             kernel,
             initrd,

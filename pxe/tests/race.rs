@@ -9,7 +9,7 @@ mod support;
 use pxe::dhcp::decide::{Answerer, Loaders};
 use pxe::dhcp::scope::{Mode, Scope};
 use pxe::dhcp::server::{Around, DhcpServer, Link};
-use pxe::files::{Body, BootFile, FileRequest, Files, Transfer};
+use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, Withheld};
 use pxe::gate::{FirstLoader, Now, Phase, ProxyStyle, Ticket, Tickets, Token};
 use pxe::http::server::{HttpServer, Limits};
 use pxe::mac::Mac;
@@ -72,11 +72,11 @@ impl Tickets for Switch {
 struct Notebook(PathBuf);
 
 impl Files for Notebook {
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
         let mut file = std::fs::File::options().create(true).append(true).open(self.0.join("asked")).unwrap();
         writeln!(file, "{} {}", request.peer.ip(), request.path).unwrap();
         let body = Body::Bytes("#!ipxe\nexit\n".into());
-        Some(BootFile { body, media_type: "text/plain", sha256: None, tag: 0 })
+        Ok(BootFile { body, media_type: "text/plain", sha256: None, tag: 0 })
     }
 
     fn transferred(&self, _transfer: &Transfer<'_>) {}

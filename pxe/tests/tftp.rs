@@ -243,6 +243,25 @@ async fn what_may_not_be_given_is_met_with_silence() {
     assert!(answers(&client).await > 0, "and what may be given is given");
 }
 
+/// Error 1, once, in no more bytes than the request had, from a port of its own as every answer (RFC 1350).
+#[tokio::test]
+async fn who_may_hear_that_a_file_is_not_there_hears_it_at_once() {
+    let (server, folder, _guard) = serve(Folder::of(&[("a", noise(10, 1))]), Limits::default()).await;
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut bytes = [0; 2048];
+    for _ in 0..2 {
+        client.send_to(&request("not-there"), server).await.unwrap();
+        let (length, from) = client.recv_from(&mut bytes).await.unwrap();
+        assert_eq!(&bytes[..length], b"\0\x05\0\x01not found\0");
+        assert!(length <= request("not-there").len());
+        assert_ne!(from, server);
+        assert_eq!(answers(&client).await, 0, "and is told once");
+    }
+    assert_eq!(folder.notes(), Vec::new(), "it is no transfer");
+    client.send_to(&request("a"), server).await.unwrap();
+    assert!(answers(&client).await > 0);
+}
+
 #[tokio::test]
 async fn a_request_sent_twice_is_one_transfer_and_a_new_one_replaces_it() {
     let (server, folder, _guard) =

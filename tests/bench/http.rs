@@ -6,7 +6,7 @@
 mod ground;
 
 use ground::{Ground, Running, Runs, SERVER, wait_until};
-use pxe::files::{Body, BootFile, FileRequest, Files, Transfer};
+use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, Withheld};
 use pxe::http::server::{HttpServer, Limits};
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -35,10 +35,10 @@ fn main() {
 struct Folder([(&'static str, Arc<File>, u64); 2]);
 
 impl Files for Folder {
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
-        let (_, file, length) = self.0.iter().find(|(name, ..)| *name == request.path)?;
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
+        let (_, file, length) = self.0.iter().find(|(name, ..)| *name == request.path).ok_or(Withheld::Silence)?;
         let body = Body::File { file: Arc::clone(file), offset: 0, length: *length };
-        Some(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
+        Ok(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
     }
 
     fn transferred(&self, _transfer: &Transfer<'_>) {}

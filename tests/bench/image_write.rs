@@ -15,7 +15,7 @@ use installer::write::{Image, differing, write};
 use protocol::chunk_table::{Chunk, ChunkTable};
 use protocol::digest::Sha256;
 use protocol::manifest::{Arch, Chunks, Content, Encoding, FORMAT, Firmware, ImageManifest, Stored};
-use pxe::files::{Body, BootFile, FileRequest, Files, Transfer};
+use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, Withheld};
 use pxe::http::server::{HttpServer, Limits};
 use std::fs::File;
 use std::io::Write as _;
@@ -42,9 +42,9 @@ fn main() {
 struct One(Arc<File>, u64);
 
 impl Files for One {
-    fn open(&self, _request: &FileRequest<'_>) -> Option<BootFile> {
+    fn open(&self, _request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
         let body = Body::File { file: Arc::clone(&self.0), offset: 0, length: self.1 };
-        Some(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
+        Ok(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
     }
 
     fn transferred(&self, _transfer: &Transfer<'_>) {}

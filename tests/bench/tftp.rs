@@ -8,7 +8,7 @@ mod ground;
 
 use bytes::Bytes;
 use ground::{Ground, Running, Runs, SERVER, address, wait_until};
-use pxe::files::{Body, BootFile, FileRequest, Files, Transfer};
+use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, Withheld};
 use pxe::tftp::server::{Limits, TftpServer};
 use socket2::{Domain, Socket, Type};
 use std::io::{Read as _, Write as _};
@@ -38,10 +38,10 @@ fn main() {
 struct Folder(Vec<(String, Bytes)>);
 
 impl Files for Folder {
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
-        let (_, bytes) = self.0.iter().find(|(name, _)| name == request.path)?;
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
+        let (_, bytes) = self.0.iter().find(|(name, _)| name == request.path).ok_or(Withheld::Silence)?;
         let body = Body::Bytes(bytes.clone());
-        Some(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
+        Ok(BootFile { body, media_type: "application/octet-stream", sha256: None, tag: 0 })
     }
 
     fn transferred(&self, _transfer: &Transfer<'_>) {}

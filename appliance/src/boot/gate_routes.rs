@@ -6,7 +6,7 @@
 use super::clock;
 use super::identity::Identity;
 use super::installer_api::{GivenFiles, InstallerApi};
-use super::job::{Job, MediaFor, State, Task, VERSION};
+use super::job::{HostWays, Job, MediaFor, State, Task, VERSION};
 use super::jobs::Jobs;
 use super::media;
 use super::shelf::{Memory, Ports, Shelf};
@@ -22,8 +22,8 @@ use pxe::dhcp::decide::{Answerer, Arrival, Loaders, Port};
 use pxe::dhcp::options::code;
 use pxe::dhcp::request::Message;
 use pxe::dhcp::scope::{Mode, Reservation, Scope, Subnet};
-use pxe::files::{FileRequest, Files as _, Protocol};
-use pxe::gate::{Now, Tickets as _, Token};
+use pxe::files::{FileRequest, Files as _, Protocol, Withheld};
+use pxe::gate::{FirstLoader, Now, Tickets as _, Token};
 use pxe::mac::Mac;
 use pxe::peers::Peers;
 use pxe::recorder::Recorder;
@@ -84,7 +84,7 @@ impl Drop for Lab {
 }
 
 /// A shelf with one job for this card, opened so long ago; the wall clock was set by so much since then.
-fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
+fn lab(mac: Mac, first_loader: FirstLoader, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("rackmedic-gate-{}-{number}", std::process::id()));
@@ -139,6 +139,9 @@ fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
         ("undionly.kpxe", Role::IpxeBios, Arch::X86_64),
         ("snponly-x64.efi", Role::IpxeUefi, Arch::X86_64),
         ("snponly-arm64.efi", Role::IpxeUefi, Arch::Aarch64),
+        ("shimx64.efi", Role::Shim, Arch::X86_64),
+        ("grubx64.efi", Role::Grub, Arch::X86_64),
+        ("shimaa64.efi", Role::Shim, Arch::Aarch64),
         ("vmlinuz", Role::Kernel, Arch::X86_64),
         ("installer.cpio", Role::Initrd, Arch::X86_64),
         ("isolinux.bin", Role::Isolinux, Arch::X86_64),
@@ -149,8 +152,9 @@ fn lab(mac: Mac, place: Where, age_s: u64, wall_moved_s: i64) -> Lab {
         .into_iter()
         .map(|(name, role, arch)| (name.parse().unwrap(), (Bytes::from_static(&[7; 100]), Sha256([3; 32]), role, arch)))
         .collect();
+    let ways = HashMap::from([(mac, HostWays { first_loader, ..HostWays::default() })]);
     let shelf = Shelf {
-        jobs: Arc::new(Jobs::open(&jobs, HashMap::new()).unwrap()),
+        jobs: Arc::new(Jobs::open(&jobs, ways).unwrap()),
         recorder: Arc::new(Recorder::new(1 << 16, None)),
         peers: Arc::new(Peers::default()),
         set: ServedSet { files },
@@ -219,9 +223,23 @@ impl Lab {
     }
 
     fn file_for(&self, protocol: Protocol, token: [u8; 16], name: &str, peer: Ipv4Addr) -> bool {
-        let path = format!("t/{}/{name}", Token::new(token).as_str());
+        self.sent(protocol, &format!("t/{}/{name}", Token::new(token).as_str()), peer)
+    }
+
+    /// Whether anything at all is sent: that a file is not there is an answer, too, but by HTTP, where it is the one that
+    /// everybody gets.
+    fn sent(&self, protocol: Protocol, path: &str, peer: Ipv4Addr) -> bool {
         let (peer, local) = (SocketAddr::from((peer, 2000)), SocketAddr::from((OURS, 8080)));
-        self.shelf.open(&FileRequest { protocol, peer, local, path: &path }).is_some()
+        match self.shelf.open(&FileRequest { protocol, peer, local, path }) {
+            Ok(_) => true,
+            Err(Withheld::NotThere) => protocol == Protocol::Tftp,
+            Err(Withheld::Silence) => false,
+        }
+    }
+
+    /// The names that GRUB asks for without a token: those about which this address hears something.
+    fn without_token(&self, protocol: Protocol, peer: Ipv4Addr) -> Vec<&'static str> {
+        WITHOUT_TOKEN.into_iter().filter(|name| self.sent(protocol, name, peer)).collect()
     }
 
     /// What is sent to a card that asks for IPv6 routers, in the frame of a real solicitation (RFC 4861 section 4.1).
@@ -241,8 +259,7 @@ impl Lab {
     /// Whether this address is given the image for the virtual drive.
     fn media(&self, protocol: Protocol, token: [u8; 16], peer: Ipv4Addr) -> bool {
         let path = format!("t/{}/{}", Token::new(token).as_str(), media::FILE_NAME);
-        let (peer, local) = (SocketAddr::from((peer, 2000)), SocketAddr::from((OURS, 8080)));
-        self.shelf.open(&FileRequest { protocol, peer, local, path: &path }).is_some()
+        self.sent(protocol, &path, peer)
     }
 
     /// What hello is refused with. There is no image in the store, so that even a welcome one ends there.
@@ -274,7 +291,24 @@ impl Lab {
     }
 }
 
-const NAMES: [&str; 8] = [
+/// GRUB's script and what it asks for before; then what nobody is told anything about without a token.
+const WITHOUT_TOKEN: [&str; 7] = [
+    "grub/grub.cfg",
+    "grub/x86_64-efi/grub.cfg",
+    "grub/x86_64-efi/command.lst",
+    "grub.cfg",
+    "boot.ipxe",
+    "vmlinuz",
+    "revocations_sku.efi",
+];
+/// How many of these are GRUB's.
+const OF_GRUB: usize = 3;
+
+const NAMES: [&str; 11] = [
+    "shimx64.efi",
+    "grubx64.efi",
+    // Of this there is nothing.
+    "revocations_sku.efi",
     "undionly.kpxe",
     "snponly-x64.efi",
     "boot.ipxe",
@@ -294,11 +328,12 @@ proptest! {
         age_s in prop::sample::select(vec![0_u64, 60, 1700, 1900, 3600, 7100, 7300, 90_000]),
         wall_moved_s in prop::sample::select(vec![0_i64, 0, 0, 30, 120, -7200, 86_400]),
         other_card in any::<bool>(),
+        first_loader in prop::sample::select(vec![FirstLoader::Ipxe, FirstLoader::Shim]),
     ) {
         // All captured packets come from one card.
         let card = Message::read(&packet(PACKETS[0])).unwrap().mac;
         let mac = if other_card { Mac([2, 0, 0, 0, 0, 9]) } else { card };
-        let lab = lab(mac, place, age_s, wall_moved_s);
+        let lab = lab(mac, first_loader, place, age_s, wall_moved_s);
         // Rule 35 in its own words. The last report is always new here; the gate's own test has old ones.
         let clocks_agree = wall_moved_s.unsigned_abs() <= 60;
         let right = clocks_agree && age_s < 7200;
@@ -343,20 +378,32 @@ proptest! {
             if booting {
                 prop_assert!(lab.file(protocol, TOKEN, "undionly.kpxe"), "a host that may boot is given its loader");
             }
+            // By TFTP it hears of a file that is not there, as long as it may load, and nobody else does.
+            let hears = booting && protocol == Protocol::Tftp;
+            prop_assert_eq!(lab.file(protocol, TOKEN, "revocations_sku.efi"), hears, "{:?}", protocol);
+            // Without a token only the address speaks for a host, and nothing is known of this one yet.
+            prop_assert_eq!(lab.without_token(protocol, HOST), Vec::<&str>::new(), "{:?}", protocol);
         }
         // Of neither of these anything is known: one would be in the neighbour table, the other is in no network of ours.
         for stranger in [Ipv4Addr::new(10, 79, 1, 77), Ipv4Addr::new(198, 51, 100, 7)] {
             for protocol in [Protocol::Tftp, Protocol::Http] {
                 let given = NAMES.iter().any(|name| lab.file_for(protocol, TOKEN, name, stranger));
                 prop_assert!(!given, "{stranger} is given a file");
+                prop_assert_eq!(lab.without_token(protocol, stranger), Vec::<&str>::new(), "{}", stranger);
             }
         }
         // Learnt from DHCP: this address is another card's. Then the token alone opens nothing.
         lab.shelf.peers.learn(HOST, Mac([2, 0, 0, 0, 0, 77]));
         for protocol in [Protocol::Tftp, Protocol::Http] {
             prop_assert!(!NAMES.iter().any(|name| lab.file(protocol, TOKEN, name)), "a neighbour is given a file");
+            prop_assert_eq!(lab.without_token(protocol, HOST), Vec::<&str>::new(), "a neighbour, {:?}", protocol);
         }
         lab.shelf.peers.learn(HOST, mac);
+        // The card is known to speak from there: GRUB's names are answered, by TFTP, to a host that is to start by shim.
+        let answered = booting && first_loader == FirstLoader::Shim;
+        let expected = if answered { &WITHOUT_TOKEN[..OF_GRUB] } else { &[] };
+        prop_assert_eq!(lab.without_token(Protocol::Tftp, HOST), expected, "{:?}", first_loader);
+        prop_assert_eq!(lab.without_token(Protocol::Http, HOST), Vec::<&str>::new());
         // The image for the virtual drive: to the BMC that the job names, by HTTP, until hello, and to nobody else.
         let armed = booting && matches!(place, Where::Armed);
         prop_assert_eq!(lab.media(Protocol::Http, MEDIA_TOKEN, BMC), armed, "the BMC");

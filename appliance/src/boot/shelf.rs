@@ -1,6 +1,7 @@
 //! The files behind the gate: what TFTP and HTTP may give to whom.
 //!
-//! Every name is `t/TOKEN/NAME`. The token says which ticket, the ticket which card, and the peer must be that card.
+//! Every name is `t/TOKEN/NAME`. The token says which ticket, the ticket which card, and the peer must be that card. The one
+//! exception are the names that are built into GRUB, which cannot hold a token: see [`Shelf::open_for_grub`].
 
 use super::identity::Identity;
 use super::job::{Job, MediaFor, State};
@@ -14,8 +15,9 @@ use protocol::digest::Sha256;
 use protocol::manifest::{Arch, Firmware, IMAGE_LIMIT_BYTES};
 use protocol::name::Name;
 use protocol::signature::PublicKey;
-use pxe::files::{Body, BootFile, FileRequest, Files, Protocol, Transfer, TransferEvent};
-use pxe::gate::{self, Now, Refusal, Stage, Target, Ticket, Tickets as _, Token};
+use pxe::files::{Body, BootFile, FileRequest, Files, Protocol, Transfer, TransferEvent, Withheld};
+use pxe::gate::{self, FirstLoader, Now, Refusal, Stage, Target, Ticket, Tickets as _, Token};
+use pxe::grub;
 use pxe::mac::Mac;
 use pxe::peers::Peers;
 use pxe::recorder::Recorder;
@@ -245,6 +247,62 @@ impl Shelf {
         })
     }
 
+    /// What GRUB asks for without a token, by TFTP: its script, and "not there" for all the rest.
+    ///
+    /// The right to it is the address. It is given only to an address that is known, by our own DHCP or by the kernel's
+    /// neighbour table, to be that of a card with a ticket whose first loader is shim, while that ticket lets it ask for a
+    /// script. To everybody else, and to a host with another loader, it is silence as ever.
+    ///
+    /// The script holds the ticket's token and the nonce of the first hello. That gives nothing away which DHCP does not:
+    /// who can be this card on its link hears the token in our offer, and gets the other loader's script, with the same
+    /// nonce, for it. Who merely forges the source of a request makes us send one packet to the true host. Who takes the
+    /// host's address by ARP with a card of its own is another card in the neighbour table and hears nothing; who takes
+    /// the card's address as well is, to every server on that link, the host. What remains is what remains there anyway:
+    /// hello is said once, and a second one ends the job.
+    fn open_for_grub(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
+        let (SocketAddr::V4(peer), SocketAddr::V4(local), Protocol::Tftp) =
+            (request.peer, request.local, request.protocol)
+        else {
+            return Err(Withheld::Silence);
+        };
+        let asked = grub::asked(request.path).ok_or(Withheld::Silence)?;
+        // Not `may_be`: there a token speaks for the host, and here nothing would.
+        let mac = self.peers.card(*peer.ip()).ok_or(Withheld::Silence)?;
+        let ticket = self.jobs.of_mac(mac).ok_or(Withheld::Silence)?;
+        if ticket.first_loader != FirstLoader::Shim {
+            return Err(Withheld::Silence);
+        }
+        let target = self.pass(&ticket, Stage::Script)?;
+        match asked {
+            grub::Asked::Script => self.give(&ticket, target, "grub.cfg", Ends { ours: *local.ip(), host: *peer.ip() }),
+            grub::Asked::Optional => Err(self.not_there(&ticket, request)),
+        }
+    }
+
+    /// Asks the gate, and notes its refusal.
+    fn pass(&self, ticket: &Ticket, stage: Stage) -> Result<Target, Withheld> {
+        let now = self.jobs.now();
+        gate::may_boot(Some(ticket), ticket.mac, &ticket.job, stage, now).map_err(|why| {
+            self.refuse(ticket, now, stage, why);
+            Withheld::Silence
+        })
+    }
+
+    /// The file for a host that has passed the gate.
+    fn give(&self, ticket: &Ticket, target: Target, name: &str, ends: Ends) -> Result<BootFile, Withheld> {
+        let file = self.body(ticket, target, name, ends, self.jobs.now());
+        let (body, media_type, digest) = file.ok_or(Withheld::NotThere)?;
+        let tag = self.tag(&ticket.job, ticket.mac);
+        Ok(BootFile { body, media_type, sha256: digest.map(|digest| digest.0), tag })
+    }
+
+    /// For a host that has passed the gate.
+    fn not_there(&self, ticket: &Ticket, request: &FileRequest<'_>) -> Withheld {
+        let event = BootEvent::FileNotThere { file: file_name(request.path) };
+        self.recorder.note(&ticket.job, ticket.mac, self.jobs.now(), event);
+        Withheld::NotThere
+    }
+
     /// The image for the virtual drive of a job's host, for its BMC.
     fn open_media(&self, request: &FileRequest<'_>, token: &Token, name: &str) -> Option<BootFile> {
         let (job, ticket) = self.jobs.of_media(token)?;
@@ -372,34 +430,30 @@ impl Shelf {
 }
 
 impl Files for Shelf {
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
-        let (token, name) = request.path.strip_prefix("t/")?.split_once('/')?;
-        let token = Token::parse(token)?;
-        let Some(ticket) = self.jobs.of_token(&token) else { return self.open_media(request, &token, name) };
-        let (SocketAddr::V4(peer), SocketAddr::V4(local)) = (request.peer, request.local) else { return None };
-        let now = self.jobs.now();
-        // shim asks for its second stage, and GRUB for its configuration, at places of their own choosing.
-        let name = pxe::arch::usual_name(name);
-        let stage = self.stage(name)?;
-        if !self.may_be(*peer.ip(), ticket.mac) {
-            self.refuse(&ticket, now, stage, Refusal::OtherMac);
-            return None;
-        }
-        let target = match gate::may_boot(Some(&ticket), ticket.mac, &ticket.job, stage, now) {
-            Ok(target) => target,
-            Err(why) => {
-                self.refuse(&ticket, now, stage, why);
-                return None;
-            }
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
+        let Some(path) = request.path.strip_prefix("t/") else { return self.open_for_grub(request) };
+        let (token, name) = path.split_once('/').ok_or(Withheld::Silence)?;
+        let token = Token::parse(token).ok_or(Withheld::Silence)?;
+        let Some(ticket) = self.jobs.of_token(&token) else {
+            return self.open_media(request, &token, name).ok_or(Withheld::Silence);
         };
-        let (body, media_type, digest) =
-            self.body(&ticket, target, name, Ends { ours: *local.ip(), host: *peer.ip() }, now)?;
-        Some(BootFile {
-            body,
-            media_type,
-            sha256: digest.map(|digest| digest.0),
-            tag: self.tag(&ticket.job, ticket.mac),
-        })
+        let (SocketAddr::V4(peer), SocketAddr::V4(local)) = (request.peer, request.local) else {
+            return Err(Withheld::Silence);
+        };
+        // shim asks for its second stage, and GRUB for its configuration, at places of their own choosing.
+        let name = grub::usual_name(name);
+        let stage = self.stage(name);
+        // That there is no such file hears who may have a loader: what is optional is asked for by loaders.
+        let asked = stage.unwrap_or(Stage::Loader);
+        if !self.may_be(*peer.ip(), ticket.mac) {
+            self.refuse(&ticket, self.jobs.now(), asked, Refusal::OtherMac);
+            return Err(Withheld::Silence);
+        }
+        let target = self.pass(&ticket, asked)?;
+        if stage.is_none() {
+            return Err(self.not_there(&ticket, request));
+        }
+        self.give(&ticket, target, name, Ends { ours: *local.ip(), host: *peer.ip() })
     }
 
     fn transferred(&self, transfer: &Transfer<'_>) {

@@ -18,6 +18,28 @@ pub(crate) enum Firmware {
     UefiPxe,
     /// OVMF's own HTTP boot.
     UefiHttp,
+    /// OVMF's own PXE, for a host whose first loader is shim.
+    UefiShim,
+    /// The same with Secure Boot on, and Microsoft's keys in the firmware, as servers are sold.
+    UefiSecureBoot,
+}
+
+impl Firmware {
+    /// The first loader of its `[[host]]`.
+    pub(crate) const fn first_loader(self) -> &'static str {
+        match self {
+            Self::UefiShim | Self::UefiSecureBoot => "shim",
+            Self::Bios | Self::UefiPxe | Self::UefiHttp => "ipxe",
+        }
+    }
+
+    /// OVMF's program and its variables as they are delivered.
+    const fn ovmf(self) -> (&'static str, &'static str) {
+        match self {
+            Self::UefiSecureBoot => ("/usr/share/OVMF/OVMF_CODE_4M.ms.fd", "/usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
+            _ => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+        }
+    }
 }
 
 /// Bytes of each disk: more than the image has, so the backup of its partition table has to move.
@@ -97,7 +119,7 @@ impl Host {
         let folder = store.folder.join(format!("{}-host", network.host_namespace));
         std::fs::create_dir_all(&folder).unwrap();
         if firmware != Firmware::Bios {
-            std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", folder.join("variables")).unwrap();
+            std::fs::copy(firmware.ovmf().1, folder.join("variables")).unwrap();
         }
         for (number, disk) in disks.iter().enumerate() {
             let file = std::fs::File::create(folder.join(format!("disk{number}"))).unwrap();
@@ -219,8 +241,14 @@ fn power_on(make: &Make, folder: &Path, order: &[usize]) -> Child {
         };
         command.args(["-boot", order]);
     } else {
-        command.args(["-machine", "q35", "-drive"]);
-        command.arg("if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd");
+        if make.firmware == Firmware::UefiSecureBoot {
+            // Its variables can then be written in system management mode alone, which OVMF insists on.
+            command.args(["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            command.args(["-global", "ICH9-LPC.disable_s3=1", "-drive"]);
+        } else {
+            command.args(["-machine", "q35", "-drive"]);
+        }
+        command.arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", make.firmware.ovmf().0));
         command.arg("-drive");
         command.arg(format!("if=pflash,format=raw,unit=1,file={}", folder.join("variables").display()));
         // Without the card's ROM the firmware's own boot is what runs.

@@ -14,6 +14,7 @@ mod node;
 
 mod relay;
 mod run_to_end;
+mod shim;
 mod store;
 mod strangers;
 mod sushy;

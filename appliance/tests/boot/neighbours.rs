@@ -13,6 +13,14 @@ impl Network {
         self.inside(&self.theirs, "curl", &[&status, more, &[url]].concat())
     }
 
+    /// The neighbour asks for a file by TFTP and waits for three seconds: curl's exit code.
+    pub(crate) fn neighbour_asks_by_tftp(&self, path: &str) -> i32 {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.theirs)).args(["curl", "--silent", "--max-time", "3"]);
+        command.args(["--output", "/dev/null", &format!("tftp://10.77.0.1//{path}")]);
+        command.status().unwrap().code().unwrap()
+    }
+
     /// A BMC in the other namespace, at this address of its own, asks for a part of a file: the status, and the bytes.
     pub(crate) fn bmc_asks(&self, address: &str, url: &str, more: &[&str]) -> (String, Vec<u8>) {
         let out = self.folder.join("fetched");

@@ -15,6 +15,8 @@ pub(crate) enum Beside {
     Nobody,
     /// dnsmasq gives the addresses, we say what to boot.
     PlainDhcp,
+    /// The same, and its answers name us as the next server (`siaddr`), without a file.
+    DhcpThatNamesUs,
     /// dnsmasq gives the addresses and options 60, 66 and 67 besides.
     DhcpWithBootOptions,
     /// We give the addresses, through ISC's relay in another network.
@@ -98,7 +100,7 @@ impl Network {
         match self.beside {
             Beside::Nobody => {}
             Beside::Relay => start("dhcrelay", &["-4", "-d", "-a", "-i", "br1", "-i", "up1", "10.77.0.1"]),
-            Beside::PlainDhcp | Beside::DhcpWithBootOptions => {
+            Beside::PlainDhcp | Beside::DhcpThatNamesUs | Beside::DhcpWithBootOptions => {
                 let leases = format!("--dhcp-leasefile={}", self.folder.join("leases").display());
                 let mut arguments = vec![
                     "--keep-in-foreground",
@@ -112,7 +114,10 @@ impl Network {
                     &leases,
                     "--pid-file=",
                 ];
-                if self.beside == Beside::PlainDhcp {
+                if self.beside == Beside::DhcpThatNamesUs {
+                    arguments.push("--dhcp-boot=,,10.77.0.1");
+                }
+                if self.beside != Beside::DhcpWithBootOptions {
                     // Whether it pings first changes nothing for the test but its length.
                     arguments.push("--no-ping");
                 } else {
@@ -183,7 +188,7 @@ impl Network {
         appliance
     }
 
-    fn configured(&self, store: &Store, _: Firmware) -> Appliance {
+    fn configured(&self, store: &Store, firmware: Firmware) -> Appliance {
         let config = self.folder.join("boot.toml");
         let (mode, subnet, address) = match self.beside {
             Beside::Nobody => ("server", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n"),
@@ -191,7 +196,7 @@ impl Network {
             Beside::DhcpWithBootOptions => {
                 ("proxy", "[[link.subnet]]\nnetwork = \"10.77.0.0/24\"\n", "address = \"10.77.0.50\"\n")
             }
-            Beside::PlainDhcp => ("proxy", "", ""),
+            Beside::PlainDhcp | Beside::DhcpThatNamesUs => ("proxy", "", ""),
             Beside::Relay => (
                 "server",
                 "[[link.subnet]]\nnetwork = \"10.78.0.0/24\"\nrouter = \"10.78.0.1\"\nrelays = [\"10.78.0.1\"]\n",
@@ -200,10 +205,11 @@ impl Network {
         };
         let text = format!(
             "data_dir = \"{}\"\nstore = \"{}\"\nboot_set = \"1\"\ntrusted_keys = [\"{}\"]\nkernel_arguments = \"console=ttyS0 quiet\"\n\
-             [[link]]\ninterface = \"br0\"\naddress = \"10.77.0.1\"\nmode = \"{mode}\"\n{subnet}[[host]]\nname = \"node\"\nmac = \"{MAC}\"\n{address}",
+             [[link]]\ninterface = \"br0\"\naddress = \"10.77.0.1\"\nmode = \"{mode}\"\n{subnet}[[host]]\nname = \"node\"\nmac = \"{MAC}\"\nfirst_loader = \"{}\"\n{address}",
             self.folder.join("data").display(),
             store.place().display(),
-            store.key
+            store.key,
+            firmware.first_loader()
         );
         std::fs::write(&config, text).unwrap();
         let log = self.folder.join("serve.log");

@@ -189,7 +189,7 @@ async fn answer<F: Files>(
         return Ok(false);
     }
     let path = head.path.as_deref();
-    let file = path.and_then(|path| files.open(&FileRequest { protocol: Protocol::Http, peer, local, path }));
+    let file = path.and_then(|path| files.open(&FileRequest { protocol: Protocol::Http, peer, local, path }).ok());
     let (Some(path), Some(file)) = (path, file) else {
         let answer = Answer::nothing();
         send_bytes(stream, answer.head.as_bytes(), SendFlags::NOSIGNAL, limits, &mut ignored).await?;

@@ -89,6 +89,11 @@ pub enum BootEvent {
         /// Which file.
         file: String,
     },
+    /// It asked for a file that there is not, and was told so. Loaders ask for several that are optional.
+    FileNotThere {
+        /// Which.
+        file: String,
+    },
     /// It has the file.
     FileEnded {
         /// By which protocol.
@@ -187,6 +192,7 @@ impl fmt::Display for BootEvent {
                 )
             }
             Self::FileSized { file } => write!(f, "asked for the size of {file}"),
+            Self::FileNotThere { file } => write!(f, "asked for {file}, told that there is none"),
             Self::FileEnded { protocol, file, bytes, took_ms, sent_again } => {
                 write!(f, "{} {file}: {bytes} bytes in {took_ms} ms", name(*protocol))?;
                 if *sent_again > 0 { write!(f, ", {sent_again} packets sent again") } else { Ok(()) }

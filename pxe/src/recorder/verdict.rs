@@ -112,6 +112,7 @@ impl Seen {
             BootEvent::Armed
             | BootEvent::Acknowledged { .. }
             | BootEvent::RouterAsked
+            | BootEvent::FileNotThere { .. }
             | BootEvent::FileSized { .. } => {}
             BootEvent::Discover { class: None, .. } => self.reach(Reached::AddressOnly),
             BootEvent::Discover { class: Some(class), .. } => {

@@ -13,6 +13,8 @@ pub const REQUEST_LIMIT_BYTES: usize = 512;
 pub mod error_code {
     /// Not defined; see the message.
     pub const NOT_DEFINED: u16 = 0;
+    /// File not found.
+    pub const NOT_FOUND: u16 = 1;
     /// The option negotiation is refused.
     pub const OPTIONS: u16 = 8;
 }

@@ -3,7 +3,7 @@
 use super::packet::{self, FromClient, Mode, REQUEST_LIMIT_BYTES, ReadRequest};
 use super::segments;
 use super::transfer::{Send, Transfer};
-use crate::files::{self, Body, BootFile, FileRequest, Files, Protocol, TransferEvent};
+use crate::files::{self, Body, BootFile, FileRequest, Files, Protocol, TransferEvent, Withheld};
 use crate::http::request::plain_name;
 use bytes::Bytes;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
@@ -149,14 +149,20 @@ async fn serve<F: Files>(
     let ReadRequest { name, mode, options } = packet::read_request(&request)?;
     // Firmware that thinks in DOS sends backslashes, some put a slash before.
     let path = plain_name(&name.replace('\\', "/"))?;
-    let file = files.open(&FileRequest { protocol: Protocol::Tftp, peer, local, path: &path })?;
+    let file = match files.open(&FileRequest { protocol: Protocol::Tftp, peer, local, path: &path }) {
+        Ok(file) => file,
+        Err(Withheld::Silence) => return None,
+        Err(Withheld::NotThere) => {
+            // Shorter than any request that hears it: nobody's traffic grows by a forged address.
+            let error = packet::error(packet::error_code::NOT_FOUND, "not found");
+            let _ = own_socket(local, peer).await?.send(&error).await;
+            return Some(());
+        }
+    };
     let note = |what: TransferEvent| {
         files.transferred(&files::Transfer { protocol: Protocol::Tftp, tag: file.tag, peer, path: &path, what });
     };
-    // A port of its own, on the address that was asked: a reply from another one is dropped by the client. Connected, so
-    // that nobody else's packets get here; the kernel answers those with ICMP.
-    let socket = UdpSocket::bind(SocketAddr::new(local.ip(), 0)).await.ok()?;
-    socket.connect(peer).await.ok()?;
+    let socket = own_socket(local, peer).await?;
     let Some(content) = content(&file, mode) else {
         let why = "this file is only given by HTTP";
         let _ = socket.send(&packet::error(packet::error_code::NOT_DEFINED, why)).await;
@@ -171,6 +177,14 @@ async fn serve<F: Files>(
     let end = converse(&socket, &mut transfer, &content, &mut sender, began).await;
     note(end);
     Some(())
+}
+
+/// A port of its own for one transfer, on the address that was asked: a reply from another one is dropped by the client.
+/// Connected, so that nobody else's packets get here; the kernel answers those with ICMP.
+async fn own_socket(local: SocketAddr, peer: SocketAddr) -> Option<UdpSocket> {
+    let socket = UdpSocket::bind(SocketAddr::new(local.ip(), 0)).await.ok()?;
+    socket.connect(peer).await.ok()?;
+    Some(socket)
 }
 
 /// The bytes that are sent; `None` for what TFTP does not give.

@@ -12,7 +12,7 @@
 pub mod relay;
 
 use bytes::Bytes;
-use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, TransferEvent};
+use pxe::files::{Body, BootFile, FileRequest, Files, Transfer, TransferEvent, Withheld};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,6 +23,8 @@ use std::sync::Mutex;
 pub struct Folder {
     /// The files.
     pub files: HashMap<String, Body>,
+    /// The name that everybody is told not to be there; of others nothing is said.
+    pub not_there: &'static str,
     /// What was noted: name and event.
     pub noted: Mutex<Vec<(String, TransferEvent)>>,
 }
@@ -31,7 +33,7 @@ impl Folder {
     /// With these bytes by these names.
     pub fn of(files: &[(&str, Bytes)]) -> Self {
         let files = files.iter().map(|(name, bytes)| ((*name).to_owned(), Body::Bytes(bytes.clone()))).collect();
-        Self { files, noted: Mutex::default() }
+        Self { files, not_there: "not-there", noted: Mutex::default() }
     }
 
     /// Notes so far.
@@ -41,9 +43,12 @@ impl Folder {
 }
 
 impl Files for Folder {
-    fn open(&self, request: &FileRequest<'_>) -> Option<BootFile> {
-        let body = self.files.get(request.path)?.clone();
-        Some(BootFile { body, media_type: "application/octet-stream", sha256: Some([7; 32]), tag: 1 })
+    fn open(&self, request: &FileRequest<'_>) -> Result<BootFile, Withheld> {
+        if request.path == self.not_there {
+            return Err(Withheld::NotThere);
+        }
+        let body = self.files.get(request.path).ok_or(Withheld::Silence)?.clone();
+        Ok(BootFile { body, media_type: "application/octet-stream", sha256: Some([7; 32]), tag: 1 })
     }
 
     fn transferred(&self, transfer: &Transfer<'_>) {
