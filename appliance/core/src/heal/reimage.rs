@@ -91,6 +91,13 @@ fn permit_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
         return false;
     }
     super::begin::reserve(case, rung);
+    // The same rung goes on: its power steps and installs are counted on, and it counts once (rule 14).
+    if let Some(incident) = &mut case.incident
+        && let Some(reservation) = &mut incident.reservation
+    {
+        reservation.power_steps = incident.cycles;
+        reservation.installs = incident.job.map_or(0, |job| u32::from(job.0.to_be_bytes()[7]));
+    }
     true
 }
 
