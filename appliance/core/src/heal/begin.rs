@@ -130,6 +130,13 @@ fn enter<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
 
 /// Reserves: what a permit is earned from. It counts from this commit on, before any effect (rules 14, 44).
 pub(super) fn reserve<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
+    if case.incident.as_ref().is_some_and(|i| i.proves()) {
+        let nothing = super::spare::nothing_reserved(case.host.pool, case.now.elapsed);
+        if let Some(incident) = &mut case.incident {
+            incident.reservation = Some(nothing);
+        }
+        return;
+    }
     let reservation = Reservation {
         rung,
         at: case.now.elapsed,

@@ -7,7 +7,7 @@ use crate::command::{Intent, Loudness};
 use crate::decide::Case;
 use crate::explain::Explanation;
 use crate::gate;
-use crate::id::{HostId, MachineId};
+use crate::id::{HostId, MachineId, PoolId};
 use crate::rules::Rules;
 use crate::time::Elapsed;
 use crate::world::host::{Lifecycle, Link, Role, SpareProof, remember};
@@ -67,23 +67,26 @@ pub(super) fn open_if_due<R: Rules>(case: &mut Case<'_, R>) {
     let now = case.now.elapsed;
     if let Some(incident) = &mut case.incident {
         incident.purpose = Purpose::Prove { ordered };
-        // It counts in no cluster and no domain: nothing that serves is taken away.
-        let nothing = Reservation {
-            rung: Rung::Prove,
-            at: now,
-            cluster: None,
-            pool: case.host.pool,
-            domains: Vec::new(),
-            control_plane: false,
-            storage: None,
-            read_on: false,
-            power_steps: 0,
-            installs: 0,
-        };
-        begin(incident, vec![Rung::Prove, Rung::Human], nothing, now);
+        begin(incident, vec![Rung::Prove, Rung::Human], nothing_reserved(case.host.pool, now), now);
     }
     let how = if ordered { "ordered by a person" } else { "due" };
     case.note("proof-begun", format!("{}: its proof is {how}: power, boot, disk and card", case.host.name));
+}
+
+/// What a proof reserves: it counts in no cluster and no domain, since nothing that serves is taken away.
+pub(super) fn nothing_reserved(pool: PoolId, at: Elapsed) -> Reservation {
+    Reservation {
+        rung: Rung::Prove,
+        at,
+        cluster: None,
+        pool,
+        domains: Vec::new(),
+        control_plane: false,
+        storage: None,
+        read_on: false,
+        power_steps: 1,
+        installs: 0,
+    }
 }
 
 /// Whether no other spare is being proven.
@@ -168,7 +171,7 @@ pub(super) fn interrupted<R: Rules>(case: &mut Case<'_, R>) {
     let why = incident.wait.as_ref().map(|wait| wait.why.clone());
     let why = why.unwrap_or_else(|| Explanation::note("interrupted", "what was begun could not be ended"));
     let passing = PASSING.contains(&why.code.as_ref());
-    if passing && incident.booted_at.is_some() {
+    if passing && incident.booted_at.is_some() && frozen(case).is_ok() {
         power::order_off_again(case);
     } else {
         failed(case, why);
@@ -177,11 +180,20 @@ pub(super) fn interrupted<R: Rules>(case: &mut Case<'_, R>) {
 
 /// It reads On where it was to be off. Started by us it is switched off once more; else somebody uses it.
 pub(super) fn found_on<R: Rules>(case: &mut Case<'_, R>) {
-    if case.incident.as_ref().is_some_and(|i| i.booted_at.is_some()) {
-        power::order_off_again(case);
-    } else {
-        failed(case, Explanation::refusal(31, "not-off", "it is on, and not by us: somebody uses it"));
+    let ours = case.incident.as_ref().is_some_and(|i| i.booted_at.is_some());
+    match frozen(case) {
+        Ok(()) if ours => power::order_off_again(case),
+        Err(why) if ours => failed(case, why),
+        _ => failed(case, Explanation::refusal(31, "not-off", "it is on, and not by us: somebody uses it")),
     }
+}
+
+/// An identity alarm froze all power (rule 29): no BMC is told anything until a person has looked.
+fn frozen<R: Rules>(case: &Case<'_, R>) -> Result<(), Explanation> {
+    if case.enforces(29) && case.site().power_freeze.is_some() {
+        return Err(Explanation::refusal(29, "power-frozen", "all power is frozen by an identity alarm"));
+    }
+    Ok(())
 }
 
 /// The spare did not show what it was to show, or could not be installed. It is not tried again by itself.
@@ -206,8 +218,9 @@ pub(super) fn failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
     let told = Explanation { rule: why.rule, code: "proof-failed".into(), sentence: sentence.into() };
     case.tell(Loudness::Page, told);
     case.host.spare_proof = Some(SpareProof { at: case.now.elapsed, passed: false });
-    // What we switched on is switched off once more; a system of its own that runs there is somebody's.
-    if started && !again && why.code != "own-system" {
+    // What we switched on is switched off once more; a system of its own that runs there is somebody's. While all power is
+    // frozen it is left as it is for the person who has to look anyway.
+    if started && !again && why.code != "own-system" && frozen(case).is_ok() {
         power::order_off_again(case);
     } else {
         case.go(Phase::Concluding);
@@ -240,7 +253,10 @@ pub(super) fn shown<R: Rules>(case: &mut Case<'_, R>, machine: Option<MachineId>
         case.host.link = Link::Linked;
         case.note("linked", format!("{}: BMC, record and installer are of one machine", case.host.name));
     }
-    power::order_off_again(case);
+    match frozen(case) {
+        Ok(()) => power::order_off_again(case),
+        Err(why) => failed(case, why),
+    }
 }
 
 /// Proven off, before or after: the proof goes on, or is over.
