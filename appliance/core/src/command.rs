@@ -55,8 +55,11 @@ pub enum Intent {
     },
     /// Mint the join credential, for one node (rule 40).
     MintCredential(JobId),
-    /// Make the spare the new host: identity, power, role.
+    /// Look at the spare live, that it is the machine in the record and off: then it takes the role, and is installed in
+    /// an incident of its own.
     Promote(HostId),
+    /// Open the ticket of the job that proves a spare, set one-shot network boot and read it back (rule 43).
+    ArmProof(JobId),
     /// Run the canary pod (the node's own pause image).
     Canary,
     /// Restore labels and taints, delete the join credential, remove our cordon.
@@ -77,6 +80,7 @@ impl Intent {
             | Intent::ForceOff { .. }
             | Intent::OutletsOff
             | Intent::ArmBoot(_)
+            | Intent::ArmProof(_)
             | Intent::Promote(_) => true,
             Intent::RestartComponent(_)
             | Intent::Cordon
@@ -107,6 +111,7 @@ impl Intent {
             | Intent::OutletsOff
             | Intent::PowerOn { .. }
             | Intent::ArmBoot(_)
+            | Intent::ArmProof(_)
             | Intent::CloseTicket(_)
             | Intent::MintCredential(_)
             | Intent::Promote(_)
@@ -382,6 +387,8 @@ pub enum Call {
     RestartComponent(Component),
     /// Open the boot ticket.
     OpenTicket(JobId),
+    /// Open the boot ticket of a job that proves a spare and writes nothing.
+    OpenProofTicket(JobId),
     /// Close it.
     CloseTicket(JobId),
 }

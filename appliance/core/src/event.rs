@@ -3,7 +3,7 @@
 use crate::assess::Assessment;
 use crate::command::StepResult;
 use crate::evidence::Evidence;
-use crate::id::{ClusterId, DomainId, HostId, IncidentId, JobId, StepId};
+use crate::id::{ClusterId, DomainId, HostId, IncidentId, JobId, MachineId, StepId};
 use crate::policy::Limits;
 use crate::sight::OwnSight;
 use crate::time::{Elapsed, Now};
@@ -113,6 +113,11 @@ pub enum InstallReport {
     NoSuchDisk,
     /// It failed otherwise.
     Failed,
+    /// The named disk is there once and was read, the card has its cable, nothing was written.
+    Proven {
+        /// The SMBIOS identity that the installer read.
+        machine: Option<MachineId>,
+    },
 }
 
 /// A scope that a person can pause.
@@ -164,7 +169,7 @@ pub enum Operator {
         /// The incident.
         incident: IncidentId,
         /// The identity typed.
-        machine: crate::id::MachineId,
+        machine: MachineId,
     },
     /// Reset the breaker.
     ResetBreaker,
@@ -195,6 +200,13 @@ pub enum Operator {
     EndColdStart,
     /// Ask for the ladder on a host that the evidence does not yet condemn: opens an incident, no rule is waived.
     RequestHeal(HostId),
+    /// Prove a spare now; of one that is not linked yet the one way to its first boot.
+    Prove {
+        /// The spare.
+        host: HostId,
+        /// The identity typed.
+        machine: MachineId,
+    },
 }
 
 /// Configuration, as events, so that a replay sees what the decisions saw.

@@ -20,13 +20,13 @@ pub fn ladder(diagnosis: Diagnosis, host: &Host, pool: Option<&Pool>, pool_nodes
         Rung::SoftReboot => !never(pool.map(|p| p.soft_reboot)),
         Rung::Reimage => !never(pool.map(|p| p.reimage)) && !single,
         Rung::Replace => !host.control_plane() && !single,
-        Rung::RestartComponent(_) | Rung::PowerCycle | Rung::Human => true,
+        Rung::RestartComponent(_) | Rung::PowerCycle | Rung::Prove | Rung::Human => true,
     });
     rungs
 }
 
 fn wanted(diagnosis: Diagnosis) -> Vec<Rung> {
-    use Rung::{Human, PowerCycle, Reimage, Replace, RestartComponent, SoftReboot};
+    use Rung::{Human, PowerCycle, Prove, Reimage, Replace, RestartComponent, SoftReboot};
     match diagnosis {
         Diagnosis::ComponentFailed(component, cause) => {
             if cause.restart_helps() {
@@ -56,5 +56,7 @@ fn wanted(diagnosis: Diagnosis) -> Vec<Rung> {
         | Diagnosis::NodeLostNetwork
         | Diagnosis::BmcUnreachable
         | Diagnosis::Unknown => vec![Human],
+        Diagnosis::PlaceVacant => vec![Reimage, Human],
+        Diagnosis::ProofDue => vec![Prove, Human],
     }
 }

@@ -176,6 +176,7 @@ limits! {
     soak_ms = 5 * MINUTE, 42, AtLeast(5 * MINUTE), lab AtLeast(5 * SECOND); "Ready for this long before a host returns."
     component_soak_ms = MINUTE, 42, AtLeast(MINUTE), lab AtLeast(5 * SECOND); "The same after a component restart."
     spare_proof_ms = 7 * DAY, 43, AtMost(7 * DAY); "Age of a spare's last proof."
+    spare_prove_again_ms = 3 * DAY, 43, Within(HOUR, 3 * DAY); "A spare is proven again this long after its last proof, whatever that showed."
     start_observe_ms = 2 * MINUTE, 45, AtLeast(2 * MINUTE), lab AtLeast(5 * SECOND); "Observe-only after start."
     lease_margin_ms = 10 * SECOND, 46, AtLeast(10 * SECOND); "No power write within this of the appliance lease's end."
     stall_ms = 2 * SECOND, 47, AtMost(2 * SECOND); "A loop or prober that did not run for longer voids all evidence."

@@ -39,6 +39,8 @@ pub struct Ticket {
     pub disk: Option<String>,
     /// A person approved that foreign data on that disk is lost.
     pub foreign_data_approved: bool,
+    /// Nothing is written: the disk is found and read, and the card shown to work.
+    pub proves: bool,
 }
 
 /// How the network answers a request to boot.
@@ -54,7 +56,7 @@ impl From<Option<u64>> for BootAnswer {
     /// The ticket of a job that names the system disk, or silence.
     fn from(job: Option<u64>) -> BootAnswer {
         job.map_or(BootAnswer::Silence, |job| {
-            BootAnswer::Ticket(Ticket { job, disk: None, foreign_data_approved: false })
+            BootAnswer::Ticket(Ticket { job, disk: None, foreign_data_approved: false, proves: false })
         })
     }
 }

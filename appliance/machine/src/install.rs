@@ -58,6 +58,10 @@ pub enum InstallStage {
     Writing,
     /// Written; it reads back.
     Verifying,
+    /// It reads the disk at spread places and writes nothing.
+    Proving,
+    /// The disk was there and was read; it waits to be switched off.
+    Proven,
     /// Written and verified; it waits for the power cycle.
     Done,
     /// It refused: foreign data on the disk.
@@ -97,6 +101,7 @@ pub(crate) struct Install {
     job: u64,
     target: Target,
     foreign_data_approved: bool,
+    proves: bool,
     stage: InstallStage,
     began_at: At,
     stage_at: At,
@@ -106,6 +111,8 @@ pub(crate) struct Install {
 
 /// Of the time from hello to verified, reading back takes one part in so many.
 const VERIFY_PART: u64 = 8;
+/// A proof reads some megabytes at spread places of the disk.
+const PROVE_MS: u64 = 4_000;
 
 impl Machine {
     fn target(&self, serial: &str) -> Target {
@@ -129,6 +136,7 @@ impl Machine {
             job: ticket.job,
             target,
             foreign_data_approved: ticket.foreign_data_approved,
+            proves: ticket.proves,
             stage: InstallStage::Starting,
             began_at: self.at,
             stage_at: self.at,
@@ -158,6 +166,7 @@ impl Machine {
                     (InstallStage::Done, None)
                 }
             },
+            InstallStage::Proving => (InstallStage::Proven, None),
             end => (end, None),
         };
         self.run =
@@ -169,6 +178,9 @@ impl Machine {
         let on_system = install.target == Target::System;
         if install.target == Target::Absent || (on_system && self.disk == Disk::Dead) {
             return (InstallStage::NoDisk, None);
+        }
+        if install.proves {
+            return (InstallStage::Proving, Some(PROVE_MS));
         }
         if on_system && self.foreign_data && !install.foreign_data_approved {
             return (InstallStage::ForeignData, None);

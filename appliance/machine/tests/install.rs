@@ -10,7 +10,7 @@ use machine::{
 use support::{MINUTE, cycle, host, off, to_the_network};
 
 fn ticket(disk: &str) -> BootAnswer {
-    BootAnswer::Ticket(Ticket { job: 9, disk: Some(disk.to_owned()), foreign_data_approved: false })
+    BootAnswer::Ticket(Ticket { job: 9, disk: Some(disk.to_owned()), foreign_data_approved: false, proves: false })
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn foreign_data_stops_the_installer_before_it_writes_until_a_person_approves() {
     assert_eq!(host.installing(), Some((1, InstallStage::ForeignData)));
     assert_eq!((host.disk_writes_begun(), host.disk()), (0, Disk::Image(0)));
     let at = to_the_network(&mut host, at + 15 * MINUTE);
-    host.serve_boot(at, BootAnswer::Ticket(Ticket { job: 2, disk: None, foreign_data_approved: true }));
+    host.serve_boot(at, BootAnswer::Ticket(Ticket { job: 2, disk: None, foreign_data_approved: true, proves: false }));
     host.advance(at + 15 * MINUTE);
     assert_eq!(host.installing(), Some((2, InstallStage::Done)));
 }

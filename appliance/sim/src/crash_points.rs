@@ -4,13 +4,14 @@
 use crate::checks;
 use crate::fault::Fault;
 use crate::simulation::{Crash, Point, Simulation};
-use crate::site::Site;
+use crate::site::{BEGINNING, Site};
 use crate::watch::{Breach, Called, Checker, GroundTruth};
 use healing::command::{BmcCall, Call, ClusterCall};
 use healing::id::{HostId, IncidentId};
 use healing::rules::Enforced;
 use healing::signal::{Component, ComponentCause, HardwareFault, OffCause, Power};
-use healing::time::{HOUR, MINUTE, Millis, SECOND};
+use healing::time::{DAY, HOUR, MINUTE, Millis, SECOND};
+use healing::world::host::{Role, SpareProof};
 use healing::world::incident::{End, Rung};
 use healing::world::scope::Consent;
 use std::cell::RefCell;
@@ -21,6 +22,8 @@ use std::rc::Rc;
 const FAULT_AT: Millis = 10 * MINUTE;
 /// The host that falls ill.
 const ILL: HostId = HostId(6);
+/// The spare.
+const SPARE: HostId = HostId(10);
 
 /// A ladder to be crashed.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +78,17 @@ pub const LADDERS: &[Ladder] = &[
         play: |s| s.at_fault(FAULT_AT, Fault::Hardware(HardwareFault::Memory), Some(ILL)),
     },
     Ladder {
+        name: "the proof of a spare",
+        hours: 1,
+        set: |site| {
+            for spare in site.hosts.values_mut().filter(|h| h.role == Role::Spare) {
+                let at = BEGINNING.minus(3 * DAY).plus(FAULT_AT);
+                spare.spare_proof = Some(SpareProof { at, passed: true });
+            }
+        },
+        play: |_| {},
+    },
+    Ladder {
         name: "a dead BMC, confirmed off by a person",
         hours: 3,
         set: |_| {},
@@ -102,6 +116,8 @@ pub struct Outcome {
     pub power: Power,
     /// A taint or cordon of ours is left on it.
     pub marked: bool,
+    /// The end of the last incident on the spare, and its power in truth.
+    pub spare: (Option<End>, Power),
     /// Acts that may not happen twice, by name.
     pub acts: BTreeMap<&'static str, u32>,
     /// The rungs on which something was done.
@@ -168,9 +184,11 @@ fn play_kept(ladder: &Ladder, crash: Option<Crash>, tell: bool) -> (Played, Stri
     simulation.run_until(ladder.hours * HOUR);
     let stats = simulation.finish().clone();
     let of_host: Vec<_> = stats.incidents.iter().filter(|i| i.host == ILL).collect();
+    let of_spare = stats.incidents.iter().rev().find(|i| i.host == SPARE);
     let node = simulation.reality.node(ILL);
     let mut counted = acts.0.borrow().clone();
     counted.insert("disk written", simulation.reality.disk_writes(ILL));
+    counted.insert("disk of the spare written", simulation.reality.disk_writes(SPARE));
     let mut rungs: Vec<Rung> = of_host.iter().flat_map(|i| i.rungs.iter().copied()).collect();
     rungs.sort_unstable();
     rungs.dedup();
@@ -178,10 +196,11 @@ fn play_kept(ladder: &Ladder, crash: Option<Crash>, tell: bool) -> (Played, Stri
         end: of_host.iter().rev().find(|i| i.end != Some(End::Aborted)).and_then(|i| i.end),
         power: simulation.reality.power(ILL),
         marked: node.is_some_and(|n| n.taint.is_some() || n.our_cordon),
+        spare: (of_spare.and_then(|i| i.end), simulation.reality.power(SPARE)),
         acts: counted,
         rungs,
     };
-    let until = of_host.iter().map(|i| i.ended_at).max().unwrap_or(0);
+    let until = of_host.iter().chain(&of_spare).map(|i| i.ended_at).max().unwrap_or(0);
     let points = simulation
         .passed()
         .iter()
@@ -223,7 +242,7 @@ pub fn crash_everywhere(ladder: &Ladder, down_ms: Millis) -> (usize, Vec<Wrong>)
             say(*point, &during, format!("{breach:?}"));
         }
         let (want, got) = (&reference.outcome, &crashed.outcome);
-        if (want.end, want.power, want.marked) != (got.end, got.power, got.marked) {
+        if (want.end, want.power, want.marked, want.spare) != (got.end, got.power, got.marked, got.spare) {
             say(*point, &during, format!("ended as {got:?}, not as {want:?}"));
         }
         for (act, count) in &got.acts {

@@ -5,13 +5,12 @@ use crate::plant::{Answer, Plant};
 use crate::reality::{Reality, Task, report};
 use crate::simulation::{Sent, Simulation};
 use crate::watch::{GroundTruth, WorldTime};
-use healing::command::{BmcCall, Call, ClusterCall, Intent, Reply};
+use healing::command::{BmcCall, Call, ClusterCall, Reply};
 use healing::fence::{Reading, ReadingSource};
 use healing::id::HostId;
 use healing::rules::Rules;
 use healing::signal::{BmcTrouble, Power};
 use healing::time::{Elapsed, Millis, SECOND};
-use healing::world::host::Role;
 
 /// A caller gives up after this.
 const GIVE_UP_MS: Millis = 3 * SECOND;
@@ -38,7 +37,7 @@ impl<R: Rules> Simulation<R> {
             // Three echoes, 300 ms apart: the last one is the one that counts.
             Call::Probe => 600,
             Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets => self.reality.chance.between(50, 400),
-            Call::RestartComponent(_) | Call::OpenTicket(_) | Call::CloseTicket(_) => 5,
+            Call::RestartComponent(_) | Call::OpenTicket(_) | Call::OpenProofTicket(_) | Call::CloseTicket(_) => 5,
         }
     }
 
@@ -60,7 +59,7 @@ impl<R: Rules> Simulation<R> {
     /// The call takes its effect. Returns when the reply arrives, and the reply.
     pub(crate) fn take_effect(&mut self, sent: &Sent) -> (WorldTime, Reply) {
         match sent.call {
-            Call::Bmc(host, call) => self.reality.call_bmc(sent, host, call),
+            Call::Bmc(host, call) => self.reality.call_bmc(host, call),
             Call::Cluster(call) => self.reality.call_api(sent, call),
             Call::Probe => self.reality.call_probe(sent.host),
             Call::OutletsOff => self.reality.call_outlets_off(sent.host),
@@ -81,11 +80,15 @@ impl<R: Rules> Simulation<R> {
                 if heard { (now + 1_500, Reply::Ok) } else { (now + GIVE_UP_MS, Reply::AgentSilent) }
             }
             Call::OpenTicket(job) => {
-                self.reality.tickets.insert(sent.host, job);
+                self.reality.tickets.insert(sent.host, (job, false));
+                (self.reality.at + 5, Reply::Ok)
+            }
+            Call::OpenProofTicket(job) => {
+                self.reality.tickets.insert(sent.host, (job, true));
                 (self.reality.at + 5, Reply::Ok)
             }
             Call::CloseTicket(job) => {
-                if self.reality.tickets.get(&sent.host) == Some(&job) {
+                if self.reality.tickets.get(&sent.host).is_some_and(|(open, _)| *open == job) {
                     self.reality.tickets.remove(&sent.host);
                 }
                 (self.reality.at + 5, Reply::Ok)
@@ -95,7 +98,7 @@ impl<R: Rules> Simulation<R> {
 }
 
 impl Reality {
-    fn call_bmc(&mut self, sent: &Sent, host: HostId, call: BmcCall) -> (WorldTime, Reply) {
+    fn call_bmc(&mut self, host: HostId, call: BmcCall) -> (WorldTime, Reply) {
         let now = self.at;
         if !self.bmc_path(host) {
             return (now + GIVE_UP_MS, Reply::BmcTrouble(BmcTrouble::Silent));
@@ -106,18 +109,6 @@ impl Reality {
         };
         let identity = plant.identity();
         let (arrives, answer) = plant.ask(call, now);
-        if call == BmcCall::PowerOn
-            && matches!(sent.intent, Intent::Promote(_))
-            && let Some(old) = self.duties.get(&sent.host).copied()
-            && let Some(duty) = self.duties.get_mut(&actual)
-        {
-            duty.role = Role::Worker;
-            duty.cluster = old.cluster;
-            let cluster = old.cluster.and_then(|id| self.clusters.get_mut(&id));
-            if let Some(cluster) = cluster.filter(|c| !c.hosts.contains(&actual)) {
-                cluster.hosts.push(actual);
-            }
-        }
         if !matches!(call, BmcCall::Identify | BmcCall::ReadPower | BmcCall::ReadStage | BmcCall::ReadNetworkBootOnce) {
             self.touched(actual);
         }
@@ -184,17 +175,13 @@ impl Reality {
 
     fn serve_api(&mut self, sent: &Sent, call: ClusterCall) -> Reply {
         let (now, host) = (self.at, sent.host);
-        let credential_for = match sent.intent {
-            Intent::Promote(spare) => spare,
-            _ => host,
-        };
         match call {
             ClusterCall::MintCredential | ClusterCall::DeleteCredential => {
                 let minted = call == ClusterCall::MintCredential;
-                if let Some(node) = self.nodes.get_mut(&credential_for) {
+                if let Some(node) = self.nodes.get_mut(&host) {
                     node.credential = minted;
                 }
-                self.refresh(credential_for);
+                self.refresh(host);
                 return Reply::Ok;
             }
             ClusterCall::RemoveEtcdMember(id) => {

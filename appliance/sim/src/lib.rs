@@ -25,6 +25,7 @@ pub mod run;
 pub mod scenes;
 pub mod simulation;
 pub mod site;
+pub mod spare_stories;
 pub mod stats;
 pub mod tally;
 pub mod transcript;

@@ -62,6 +62,7 @@ impl Act {
                 Operator::ColdStart { .. } => "cold-start",
                 Operator::EndColdStart => "end-cold-start",
                 Operator::RequestHeal(_) => "request-heal",
+                Operator::Prove { .. } => "prove",
             },
         }
     }

@@ -8,8 +8,8 @@ use healing::id::{BootId, HostId, JobId, MachineId};
 use healing::signal::{AgentReport, BmcTrouble, BootStage, Component, ComponentCause, HardwareFault, OffCause, Power};
 use healing::time::{MINUTE, Millis};
 use machine::{
-    AcRestore, BmcError, BmcReply, BmcRequest, BootOverride, DiskName, Failing, HardwareKind, InstallStage, Machine,
-    Role, Spec, StageRead,
+    AcRestore, BmcError, BmcReply, BmcRequest, BootAnswer, BootOverride, DiskName, Failing, HardwareKind, InstallStage,
+    Machine, Role, Spec, StageRead,
 };
 
 /// How often a machine that found nothing to boot asks again, and for how many times.
@@ -212,8 +212,9 @@ impl Plant {
         }
     }
 
-    /// Lets happen what is due. `ticket` is the job for which it may boot from the network now.
-    pub fn advance(&mut self, now: WorldTime, ticket: Option<JobId>) -> Option<News> {
+    /// Lets happen what is due. `ticket` is the job for which it may boot from the network now, and whether that proves it
+    /// only.
+    pub fn advance(&mut self, now: WorldTime, ticket: Option<(JobId, bool)>) -> Option<News> {
         self.machine.advance(now);
         if self.machine.disk_writes() != self.writes {
             self.writes = self.machine.disk_writes();
@@ -225,7 +226,10 @@ impl Plant {
             return self.installer();
         };
         if ticket.is_some() || ask.ordered {
-            self.machine.serve_boot(now, ticket.map(|job| job.0));
+            let answer = ticket.map_or(BootAnswer::Silence, |(job, proves)| {
+                BootAnswer::Ticket(machine::Ticket { job: job.0, disk: None, foreign_data_approved: false, proves })
+            });
+            self.machine.serve_boot(now, answer);
             self.ask_at = None;
             return self.installer();
         }
@@ -253,7 +257,8 @@ impl Plant {
         let (job, stage) = installing?;
         let report = match stage {
             InstallStage::Starting => return None,
-            InstallStage::Writing | InstallStage::Verifying => InstallReport::Progress,
+            InstallStage::Writing | InstallStage::Verifying | InstallStage::Proving => InstallReport::Progress,
+            InstallStage::Proven => InstallReport::Proven { machine: Some(self.identity()) },
             InstallStage::Done => InstallReport::Installed,
             InstallStage::ForeignData => InstallReport::ForeignData,
             InstallStage::NoDisk => InstallReport::NoSuchDisk,

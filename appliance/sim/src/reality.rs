@@ -110,8 +110,8 @@ pub struct Reality {
     pub storage: BTreeMap<StorageId, StorageTruth>,
     /// BMC addresses that reach another machine than the recorded one.
     pub wires: BTreeMap<HostId, HostId>,
-    /// Open boot tickets.
-    pub tickets: BTreeMap<HostId, JobId>,
+    /// Open boot tickets: their job, and whether it only proves a spare.
+    pub tickets: BTreeMap<HostId, (JobId, bool)>,
     /// PDU outlets that are switched off.
     pub outlets_off: BTreeSet<HostId>,
     /// The fault that each host has.
@@ -240,6 +240,23 @@ impl Reality {
     #[must_use]
     pub fn cluster_of(&self, host: HostId) -> Option<ClusterId> {
         self.duties.get(&host).and_then(|d| d.cluster)
+    }
+
+    /// What a host is for from now on: a spare that takes a place, or one that gave it up again.
+    pub fn serves_as(&mut self, host: HostId, role: Role, cluster: Option<ClusterId>) {
+        let Some(duty) = self.duties.get_mut(&host) else { return };
+        if (duty.role, duty.cluster) == (role, cluster) {
+            return;
+        }
+        let old = std::mem::replace(&mut duty.cluster, cluster);
+        duty.role = role;
+        if let Some(cluster) = old.and_then(|id| self.clusters.get_mut(&id)) {
+            cluster.hosts.retain(|h| *h != host);
+        }
+        if let Some(cluster) = cluster.and_then(|id| self.clusters.get_mut(&id)) {
+            cluster.hosts.push(host);
+        }
+        self.touched(host);
     }
 
     fn place(&self, host: HostId) -> Place {
@@ -859,7 +876,7 @@ impl GroundTruth for Reality {
     }
 
     fn ticket(&self, host: HostId) -> Option<JobId> {
-        self.tickets.get(&host).copied()
+        self.tickets.get(&host).map(|(job, _)| *job)
     }
 
     fn credential(&self, host: HostId) -> bool {

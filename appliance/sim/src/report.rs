@@ -255,7 +255,7 @@ impl Report {
                 found.push(format!("diagnosis {diagnosis} was made {count} times, fewer than 100"));
             }
         }
-        for rung in [Rung::SoftReboot, Rung::PowerCycle, Rung::Reimage, Rung::Replace, Rung::Human] {
+        for rung in [Rung::SoftReboot, Rung::PowerCycle, Rung::Reimage, Rung::Replace, Rung::Prove, Rung::Human] {
             let count = self.by_rung.get(&word(&rung)).copied().unwrap_or(0);
             if count < 100 {
                 found.push(format!("rung {rung:?} was taken {count} times, fewer than 100"));

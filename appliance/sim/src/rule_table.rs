@@ -132,7 +132,7 @@ rules! {
     40 Steps "Join credentials are minted late and for one node", "core:perform/sequence.rs", "checks:fencing.rs";
     41 Core "A name is reused only after the old identity is gone", "core:heal/power.rs", "checks:fencing.rs";
     42 Core "Back in service only with a new boot, a soak and a canary", "core:heal/back.rs", "checks:healing_end.rs";
-    43 Core "Spares are used only with a fresh proof; the replaced host is quarantined", "core:gate/budget.rs", "checks:fencing.rs";
+    43 Core "Spares are proven every three days and used only with a fresh proof; the replaced host is quarantined and stays off", "core:gate/budget.rs", "checks:spares.rs";
     44 Loop "Intent is durable before any effect; a kill at any point ends the same", "appliance/src/decide_loop/group.rs", "appliance/tests/loop_kill/main.rs";
     45 Core "After a start two minutes of looking; a host held off is completed safely", "core:gate/people.rs", "checks:people.rs";
     46 Core "One appliance owns a site by a lease", "core:gate/people.rs", "checks:fencing.rs";

@@ -4,7 +4,7 @@ use crate::chance::Chance;
 use healing::assess::Assessment;
 use healing::event::Config;
 use healing::id::{ClusterId, DomainId, HostId, MachineId, PoolId, StorageId, VersionId};
-use healing::time::{DAY, Elapsed};
+use healing::time::{DAY, Elapsed, MINUTE};
 use healing::world::host::{CmdbState, History, Host, Lifecycle, Link, Marks, Role, SpareProof};
 use healing::world::scope::{Cluster, Consent, Domain, DomainKind, Pool};
 use std::collections::BTreeMap;
@@ -123,8 +123,12 @@ impl Site {
             let place = site.next_place(&mut placed, false);
             let id = site.add_host(Role::Spare, cluster, pool, place);
             if let Some(spare) = site.hosts.get_mut(&id) {
-                // One spare in four was not proven for too long.
-                let age = if number % 4 == 3 { 9 * DAY } else { DAY };
+                // One spare in four was not proven for too long, and one falls due in the first hour.
+                let age = match number % 4 {
+                    3 => 9 * DAY,
+                    2 => 3 * DAY - 60 * MINUTE,
+                    _ => DAY,
+                };
                 spare.spare_proof = Some(SpareProof { at: BEGINNING.minus(age), passed: true });
                 spare.marks = Marks::default();
             }

@@ -130,6 +130,7 @@ pub fn call(call: &Call) -> String {
         Call::ReadOutlets => "PDU: read outlets".to_owned(),
         Call::RestartComponent(component) => format!("agent: restart {component:?}"),
         Call::OpenTicket(_) => "open boot ticket".to_owned(),
+        Call::OpenProofTicket(_) => "open boot ticket to prove".to_owned(),
         Call::CloseTicket(_) => "close boot ticket".to_owned(),
     }
 }
@@ -179,6 +180,7 @@ pub fn intent(intent: &Intent) -> String {
         Intent::PowerOn { alarm: false } => "power on".to_owned(),
         Intent::PowerOn { alarm: true } => "power on (identity alarm)".to_owned(),
         Intent::ArmBoot(_) => "arm network boot".to_owned(),
+        Intent::ArmProof(_) => "arm network boot to prove".to_owned(),
         Intent::CloseTicket(_) => "close ticket".to_owned(),
         Intent::RemoveIdentity { etcd_member: None } => "remove old identity".to_owned(),
         Intent::RemoveIdentity { etcd_member: Some(_) } => "remove etcd member and old identity".to_owned(),

@@ -2,11 +2,17 @@
 //! not of code alone. A story also asserts its point, in `points` below.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use healing::id::HostId;
 use healing::rules::Enforced;
+use healing::signal::Power;
+use healing::world::host::{Lifecycle, Link, Role};
 use healing::world::incident::End;
 use sim::incidents::INCIDENTS;
 use sim::scenes::{SCENES, Scene};
 use sim::simulation::Simulation;
+use sim::site::BEGINNING;
+use sim::spare_stories::SPARES;
+use sim::watch::GroundTruth as _;
 
 /// Plays a scene and gives its story: from the first fault on, without the healthy hosts' chatter.
 fn story(scene: &Scene) -> (Simulation<Enforced>, String) {
@@ -33,7 +39,7 @@ fn file_name(scene: &Scene) -> String {
 fn every_story_is_told_as_before_and_breaks_no_rule() {
     assert!(SCENES.len() >= 40, "only {} stories", SCENES.len());
     insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true}, {
-        for scene in SCENES.iter().chain(INCIDENTS) {
+        for scene in SCENES.iter().chain(INCIDENTS).chain(SPARES) {
             let (simulation, text) = story(scene);
             assert_eq!(simulation.breaches(), &[], "{}", scene.name);
             assert_eq!(simulation.stats().healthy_power_cycled, 0, "{}", scene.name);
@@ -161,4 +167,57 @@ fn a_host_that_nothing_helps_ends_with_a_person_and_not_in_a_loop() {
     let simulation = incident("22");
     assert!(simulation.stats().incidents.iter().any(|i| i.end == Some(End::Quarantined)));
     assert!(simulation.stats().power_offs <= 8, "{}", simulation.stats().power_offs);
+}
+
+/// A story of spares with the ends of the incidents on a host.
+fn of_spares(name: &str, host: u32) -> (Simulation<Enforced>, Vec<Option<End>>) {
+    let scene = SPARES.iter().find(|s| s.name == name).expect("a scene");
+    let (simulation, _) = story(scene);
+    let ends = simulation.stats().incidents.iter().filter(|i| i.host.0 == host).map(|i| i.end).collect();
+    (simulation, ends)
+}
+
+#[test]
+fn a_spare_shows_power_boot_disk_and_card_and_is_off_again_with_nothing_written() {
+    let (simulation, ends) = of_spares("a spare is due to be proven", 13);
+    assert_eq!(ends, [Some(End::Proven)]);
+    let spare = &simulation.world().hosts[&HostId(13)];
+    assert!(spare.spare_proof.is_some_and(|p| p.passed && p.at > BEGINNING));
+    assert_eq!((simulation.reality.power(HostId(13)), simulation.reality.disk_writes(HostId(13))), (Power::Off, 0));
+}
+
+#[test]
+fn the_first_boot_of_a_spare_links_it_and_needs_the_serial_of_that_machine() {
+    let (simulation, ends) = of_spares("a spare that is not linked is proven by order of a person", 13);
+    assert_eq!(ends, [Some(End::Proven)], "the wrong serial starts nothing");
+    assert_eq!(simulation.world().hosts[&HostId(13)].link, Link::Linked);
+}
+
+#[test]
+fn a_spare_that_shows_less_is_off_again_and_not_used() {
+    for name in ["a spare whose card is dead is proven", "a spare whose BMC is silent when it is due"] {
+        let (simulation, ends) = of_spares(name, 13);
+        assert_eq!(ends, [Some(End::Unproven)], "{name}: once, and not again in a loop");
+        assert!(simulation.world().hosts[&HostId(13)].spare_proof.is_some_and(|p| !p.passed), "{name}");
+        assert_eq!(simulation.reality.power(HostId(13)), Power::Off, "{name}");
+    }
+}
+
+#[test]
+fn a_pause_does_not_fail_a_proof_nor_a_promotion() {
+    assert_eq!(of_spares("paused while a spare is proven", 13).1, [Some(End::Proven)]);
+    let (simulation, ends) = of_spares("paused while a spare takes a place", 13);
+    assert_eq!(ends, [Some(End::Healed)]);
+    assert!(simulation.stats().incidents.iter().any(|i| i.host.0 == 6 && i.end == Some(End::Replaced)));
+}
+
+#[test]
+fn a_spare_that_cannot_be_installed_is_quarantined_with_the_host_that_needed_it() {
+    let (simulation, ends) = of_spares("a spare that cannot be installed", 13);
+    assert_eq!(ends, [Some(End::Quarantined)]);
+    let of = |id| simulation.world().hosts[&HostId(id)].clone();
+    for host in [6, 13] {
+        assert!(matches!(of(host).lifecycle, Lifecycle::Quarantined { .. }), "{host}");
+    }
+    assert_eq!(of(13).role, Role::Spare);
 }

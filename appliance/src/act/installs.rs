@@ -9,7 +9,7 @@ use crate::boot::jobs::{JobError, Jobs};
 use crate::decide_loop::{Inbox, Order};
 use healing::command::Reply;
 use healing::event::InstallReport;
-use healing::id::{HostId, IncidentId, JobId};
+use healing::id::{HostId, IncidentId, JobId, MachineId};
 use protocol::install::FailureCode;
 use protocol::name::Name;
 use pxe::mac::Mac;
@@ -31,6 +31,12 @@ pub trait InstallPlans: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// Why this host cannot be installed, in words.
     fn plan(&self, host: HostId) -> Result<(Mac, Task), String>;
+
+    /// The card that boots, and which disk is read, of a spare that is to be proven.
+    ///
+    /// # Errors
+    /// Why this host cannot be proven, in words.
+    fn proof(&self, host: HostId) -> Result<(Mac, Task), String>;
 }
 
 /// The job files, from the side of the decisions.
@@ -71,14 +77,16 @@ impl Installs {
         Ok(Installs { folder: folder.to_owned(), jobs, plans })
     }
 
-    /// Opens the ticket of a job. Again is no harm: a job is opened once, and one that is open stays.
-    pub async fn open_ticket(&self, host: HostId, job: JobId) -> Reply {
+    /// Opens the ticket of a job that installs, or `proves` and writes nothing. Again is no harm: a job is opened once, and
+    /// one that is open stays.
+    pub async fn open_ticket(&self, host: HostId, job: JobId, proves: bool) -> Reply {
         let Some(name) = name_of(job) else { return Reply::ApiRefused };
-        let (jobs, plan) = (Arc::clone(&self.jobs), self.plans.plan(host));
+        let plan = if proves { self.plans.proof(host) } else { self.plans.plan(host) };
+        let jobs = Arc::clone(&self.jobs);
         let (mac, task) = match plan {
             Ok(plan) => plan,
             Err(why) => {
-                tracing::warn!(host = host.0, %why, "no boot ticket: this host cannot be installed");
+                tracing::warn!(host = host.0, %why, "no boot ticket: this host cannot be installed or proven");
                 return Reply::ApiRefused;
             }
         };
@@ -167,9 +175,13 @@ struct Sign {
 }
 
 fn sign(folder: &Path, name: &Name) -> Option<Sign> {
-    let report = match read(folder, name)?.state {
+    let job = read(folder, name)?;
+    let report = match job.state {
         State::Armed | State::Closed { .. } => return None,
         State::Installing { .. } => InstallReport::Progress,
+        State::Installed if job.task.prove => {
+            InstallReport::Proven { machine: job.system_uuid.as_deref().and_then(machine_of) }
+        }
         State::Installed => InstallReport::Installed,
         State::Failed { failure } => match failure.code {
             FailureCode::ForeignData => InstallReport::ForeignData,
@@ -180,6 +192,13 @@ fn sign(folder: &Path, name: &Name) -> Option<Sign> {
     let log = std::fs::metadata(folder.join(format!("{name}.log")));
     let logged_bytes = if report == InstallReport::Progress { log.map_or(0, |about| about.len()) } else { 0 };
     Some(Sign { report, logged_bytes })
+}
+
+/// The machine that a UUID names, as firmware and kernel write it.
+fn machine_of(uuid: &str) -> Option<MachineId> {
+    let digits: String = uuid.trim().chars().filter(|c| *c != '-').collect();
+    let plain = digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    plain.then(|| u128::from_str_radix(&digits, 16).ok().map(MachineId)).flatten()
 }
 
 fn read(folder: &Path, name: &Name) -> Option<Job> {
@@ -206,8 +225,9 @@ mod tests {
             }
             let task = Task {
                 mac: "02:00:00:00:00:01".to_owned(),
-                image: "node".parse().unwrap(),
-                image_version: "1".parse().unwrap(),
+                image: Some("node".parse().unwrap()),
+                image_version: Some("1".parse().unwrap()),
+                prove: false,
                 disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
                 mode: WriteMode::Plain,
                 foreign_data_approved: false,
@@ -217,6 +237,11 @@ mod tests {
             };
             Ok((Mac([2, 0, 0, 0, 0, 1]), task))
         }
+
+        fn proof(&self, host: HostId) -> Result<(Mac, Task), String> {
+            let (mac, task) = self.plan(host)?;
+            Ok((mac, Task { image: None, image_version: None, prove: true, ..task }))
+        }
     }
 
     #[tokio::test]
@@ -225,9 +250,9 @@ mod tests {
         let _ = std::fs::remove_dir_all(&folder);
         let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
         let job = JobId((7 << 8) | 1);
-        assert_eq!(installs.open_ticket(HostId(2), job).await, Reply::ApiRefused);
-        assert_eq!(installs.open_ticket(HostId(1), job).await, Reply::Ok);
-        assert_eq!(installs.open_ticket(HostId(1), job).await, Reply::Ok);
+        assert_eq!(installs.open_ticket(HostId(2), job, false).await, Reply::ApiRefused);
+        assert_eq!(installs.open_ticket(HostId(1), job, false).await, Reply::Ok);
+        assert_eq!(installs.open_ticket(HostId(1), job, false).await, Reply::Ok);
         let name = name_of(job).unwrap();
         assert_eq!(name.as_str(), "heal-7-1");
         assert_eq!((incident_of(&name), incident_of(&"by-hand".parse().unwrap())), (Some(IncidentId(7)), None));
@@ -235,7 +260,7 @@ mod tests {
         assert!(sign(&folder, &name).is_none(), "an armed job has shown nothing");
         // The boot servers, in another process.
         let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
-        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s")).unwrap();
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
         assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Progress);
         let failure = Failure {
             stage: InstallStage::Hello,
@@ -249,7 +274,30 @@ mod tests {
         assert_eq!(installs.close_ticket(job).await, Reply::Ok);
         assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::ForeignData, "its end stays");
         let second = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
-        assert_eq!(second.open_ticket(HostId(1), job).await, Reply::ApiRefused, "rule 38");
+        assert_eq!(second.open_ticket(HostId(1), job, false).await, Reply::ApiRefused, "rule 38");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    #[tokio::test]
+    async fn the_job_of_a_proof_names_no_image_and_tells_whose_firmware_it_ran_under() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-proofs-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let job = JobId((8 << 8) | 1);
+        assert_eq!(installs.open_ticket(HostId(1), job, true).await, Reply::Ok);
+        let name = name_of(job).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), Some(uuid)).unwrap();
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Progress);
+        theirs.advance(&name, |_| Some(State::Installed)).unwrap();
+        let machine = Some(MachineId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef));
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Proven { machine });
+        // Without an image nothing can be taken for a job that writes.
+        let path = folder.join(format!("{name}.json"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("\"image\"") && text.contains("\"prove\": true"), "{text}");
+        std::fs::write(&path, text.replace("\"prove\": true,", "")).unwrap();
+        assert!(Jobs::open(&folder, HashMap::new()).unwrap().job(&name).is_none());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -101,7 +101,8 @@ fn kind(call: Call) -> Kind {
         },
         Call::Probe | Call::ReadOutlets => Kind::Read,
         Call::CloseTicket(_) | Call::OutletsOn => Kind::Restore,
-        Call::OutletsOff | Call::RestartComponent(_) | Call::OpenTicket(_) => Kind::Act,
+        Call::OutletsOff | Call::RestartComponent(_) => Kind::Act,
+        Call::OpenTicket(_) | Call::OpenProofTicket(_) => Kind::Act,
     }
 }
 
@@ -121,7 +122,7 @@ fn deadline_ms(call: Call) -> Millis {
         Call::Cluster(_) => 10 * SECOND,
         Call::Probe => 3 * SECOND,
         Call::RestartComponent(_) => 30 * SECOND,
-        Call::OpenTicket(_) | Call::CloseTicket(_) => 2 * SECOND,
+        Call::OpenTicket(_) | Call::OpenProofTicket(_) | Call::CloseTicket(_) => 2 * SECOND,
     }
 }
 
@@ -134,7 +135,7 @@ fn unanswered(call: Call) -> Option<Reply> {
         }
         Call::Cluster(_) => Some(Reply::ApiSilent),
         Call::RestartComponent(_) => Some(Reply::AgentSilent),
-        Call::Probe | Call::OpenTicket(_) | Call::CloseTicket(_) => None,
+        Call::Probe | Call::OpenTicket(_) | Call::OpenProofTicket(_) | Call::CloseTicket(_) => None,
     }
 }
 

@@ -54,8 +54,11 @@ impl Ports for Arc<Outside> {
             }
             // No node agent exists yet that could be asked.
             Call::RestartComponent(_) => Some(Reply::AgentSilent),
-            Call::OpenTicket(job) => match self.installs.get() {
-                Some(installs) if may_leave() => Some(installs.open_ticket(asked.target.host, job).await),
+            Call::OpenTicket(job) | Call::OpenProofTicket(job) => match self.installs.get() {
+                Some(installs) if may_leave() => {
+                    let proves = matches!(asked.call, Call::OpenProofTicket(_));
+                    Some(installs.open_ticket(asked.target.host, job, proves).await)
+                }
                 Some(_) => None,
                 None => {
                     tracing::warn!(

@@ -246,8 +246,8 @@ fn check(file: File, base: &Path) -> Result<BootConfig, Wrong> {
         links.push(check_link(link, index, &reservations)?);
     }
     Ok(BootConfig {
-        data_dir: file.data_dir,
-        store: file.store,
+        data_dir: base.join(file.data_dir),
+        store: base.join(file.store),
         boot_set: file.boot_set.parse().map_err(|e| wrong("boot_set", e))?,
         trusted_keys,
         kernel_arguments: file.kernel_arguments.parse().map_err(|e| wrong("kernel_arguments", e))?,

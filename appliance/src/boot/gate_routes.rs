@@ -115,8 +115,9 @@ fn lab(mac: Mac, first_loader: FirstLoader, place: Where, age_s: u64, wall_moved
             name: "job".parse().unwrap(),
             task: Task {
                 mac: mac.to_string(),
-                image: "image".parse().unwrap(),
-                image_version: "1".parse().unwrap(),
+                image: Some("image".parse().unwrap()),
+                image_version: Some("1".parse().unwrap()),
+                prove: false,
                 disk: DiskName { serial: Some("DISK1".to_owned()), wwn: None },
                 mode: WriteMode::Plain,
                 foreign_data_approved: false,
@@ -129,6 +130,7 @@ fn lab(mac: Mac, first_loader: FirstLoader, place: Where, age_s: u64, wall_moved
             nonce: Token::new(NONCE).as_str().to_owned(),
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned(),
             opened: Now { elapsed: now.elapsed - age, wall },
+            system_uuid: None,
             state,
         };
         std::fs::write(jobs.join("job.json"), serde_json::to_vec(&job).unwrap()).unwrap();
@@ -282,6 +284,7 @@ impl Lab {
                 nics: vec![Nic { kernel_name: "eth0".to_owned(), mac: mac.to_string(), link: true }],
                 disks: Vec::new(),
             },
+            proves: true,
         };
         let (peer, local) = (SocketAddr::from((HOST, 2000)), SocketAddr::from((OURS, 8443)));
         api.hello(peer, local, hello).expect_err("there is no image").1.sentence

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::digest::Sha256;
 use protocol::install::{
     Answer, BODY_LIMIT_BYTES, FIRST_BOOT_PATH, Failure, FailureCode, FirstBoot, HELLO_PATH, Hello, ImageSource,
-    InstallOrder, InstallStage, Order, Problem, REPORT_PATH, Report, Welcome,
+    InstallOrder, InstallStage, Order, Problem, ProveOrder, REPORT_PATH, Report, Welcome,
 };
 use protocol::name::Name;
 use pxe::gate::{self, Stage, Tickets as _, Token};
@@ -257,7 +257,9 @@ impl InstallerApi {
             }
         };
         let session = random_session()?;
-        match shelf.jobs.hello(&job.name, &hello.boot, Sha256::of(session.as_bytes())).map_err(|e| unavailable(&e))? {
+        let system_uuid = hello.inventory.system_uuid.as_deref();
+        let said = shelf.jobs.hello(&job.name, &hello.boot, Sha256::of(session.as_bytes()), system_uuid);
+        match said.map_err(|e| unavailable(&e))? {
             HelloState::First => shelf.recorder.note(&job.name, mac, now, BootEvent::Hello),
             HelloState::Again => {}
             HelloState::Second => {
@@ -289,7 +291,15 @@ impl InstallerApi {
     ) -> Result<Order, NoOrder> {
         let IpAddr::V4(address) = local.ip() else { return Err("only IPv4 is served".to_owned().into()) };
         let task = &job.task;
-        let image = self.shelf.image(&task.image, &task.image_version).map_err(NoOrder::of_stock)?;
+        if task.prove {
+            if !hello.proves {
+                let old = "the installer of this boot set cannot prove a machine: build the boot set with this release";
+                return Err(old.to_owned().into());
+            }
+            return Ok(Order::Prove(Box::new(ProveOrder { disk: task.disk.clone() })));
+        }
+        let (name, version) = task.of_image().ok_or_else(|| "the job names no image".to_owned())?;
+        let image = self.shelf.image(name, version).map_err(NoOrder::of_stock)?;
         if image.manifest.arch != hello.inventory.arch {
             return Err(format!(
                 "the image is for {:?}, the host is {:?}: choose another image",
@@ -308,7 +318,7 @@ impl InstallerApi {
             Verdict::Whole => {}
             Verdict::Reading => return Err(NoOrder::Yet),
             Verdict::Damaged(what) => {
-                let sentence = format!("{} {}: {what}; nothing was written", task.image, task.image_version);
+                let sentence = format!("{name} {version}: {what}; nothing was written");
                 return Err(NoOrder::Never(FailureCode::BadChunk, sentence));
             }
         }
@@ -423,7 +433,7 @@ impl InstallerApi {
     async fn first_boot(&self, name: &Name) -> Result<FirstBoot, Refused> {
         let job = self.shelf.jobs.job(name).ok_or_else(|| forbidden("the job is over"))?;
         match job.state {
-            State::Installing { stage, .. } if stage > InstallStage::Verify => {}
+            State::Installing { stage, .. } if stage > InstallStage::Verify && !job.task.prove => {}
             _ => {
                 return Err(forbidden(
                     "the files of the first boot are given when the image is verified on the disk, not before",

@@ -24,10 +24,16 @@ pub const VERSION: u32 = 1;
 pub struct Task {
     /// The card that boots.
     pub mac: String,
-    /// The image's name in the store.
-    pub image: Name,
+    /// The image's name in the store; `None` only for a job that writes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Name>,
     /// Its version.
-    pub image_version: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_version: Option<Name>,
+    /// Nothing is written: the disk is read, the card and the machine are shown. An image only says for which code the
+    /// machine is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub prove: bool,
     /// The disk.
     pub disk: DiskName,
     /// How it is written.
@@ -43,6 +49,14 @@ pub struct Task {
     /// Who may read an image for a virtual drive that starts the installer; `None`: there is no such image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaFor>,
+}
+
+impl Task {
+    /// The image with its version.
+    #[must_use]
+    pub fn of_image(&self) -> Option<(&Name, &Name)> {
+        self.image.as_ref().zip(self.image_version.as_ref())
+    }
 }
 
 /// For whom the image of a virtual drive is.
@@ -105,6 +119,9 @@ pub struct Job {
     pub boot_id: String,
     /// When it was opened.
     pub opened: Now,
+    /// The UUID of the machine that its installer was welcomed on, as the firmware tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_uuid: Option<String>,
     /// Where it is.
     pub state: State,
 }

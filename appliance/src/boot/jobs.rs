@@ -158,6 +158,7 @@ impl Jobs {
             nonce: Token::new(random()?).as_str().to_owned(),
             boot_id: self.boot_id.clone(),
             opened: clock::now(),
+            system_uuid: None,
             state: State::Armed,
         };
         let path = self.path(&name);
@@ -174,10 +175,13 @@ impl Jobs {
     /// # Errors
     /// When there is no such job, or it cannot be written.
     pub fn advance(&self, name: &Name, change: impl FnOnce(&State) -> Option<State>) -> Result<Option<Job>, JobError> {
+        self.change(name, |job| Some(Job { state: change(&job.state)?, ..job.clone() }))
+    }
+
+    fn change(&self, name: &Name, change: impl FnOnce(&Job) -> Option<Job>) -> Result<Option<Job>, JobError> {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let held = known.jobs.get_mut(name).ok_or_else(|| JobError::Unknown(name.clone()))?;
-        let Some(state) = change(&held.job.state) else { return Ok(None) };
-        let job = Job { state, ..held.job.clone() };
+        let Some(job) = change(&held.job) else { return Ok(None) };
         self.write(&job)?;
         *held = Held { job: job.clone(), touched: clock::now() };
         let path = self.path(name);
@@ -289,8 +293,9 @@ fn read(path: &Path) -> Result<Job, JobError> {
         || job.mac().is_none_or(|mac| !mac.is_unicast())
         || Token::parse(&job.token).is_none()
         || !job.task.disk.is_given()
+        || (job.task.of_image().is_none() && !job.task.prove)
     {
-        return Err(damaged("its name, card, token or disk is missing or odd".to_owned()));
+        return Err(damaged("its name, card, token, disk or image is missing or odd".to_owned()));
     }
     Ok(job)
 }
@@ -324,14 +329,22 @@ pub enum HelloState {
 }
 
 impl Jobs {
-    /// Burns the nonce: the job is now this installer's.
+    /// Burns the nonce: the job is now this installer's, on the machine that it says it is.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn hello(&self, name: &Name, boot: &str, session: Sha256) -> Result<HelloState, JobError> {
+    pub fn hello(
+        &self,
+        name: &Name,
+        boot: &str,
+        session: Sha256,
+        system_uuid: Option<&str>,
+    ) -> Result<HelloState, JobError> {
         let mut seen = HelloState::Second;
-        self.advance(name, |state| {
-            let stage = match state {
+        // A UUID has 36 characters; more is nobody's.
+        let system_uuid = system_uuid.filter(|text| text.len() <= 64).map(str::to_owned);
+        self.change(name, |job| {
+            let stage = match &job.state {
                 State::Armed => {
                     seen = HelloState::First;
                     InstallStage::Hello
@@ -342,7 +355,8 @@ impl Jobs {
                 }
                 _ => return None,
             };
-            Some(State::Installing { boot: boot.to_owned(), session, stage })
+            let state = State::Installing { boot: boot.to_owned(), session, stage };
+            Some(Job { state, system_uuid, ..job.clone() })
         })?;
         Ok(seen)
     }

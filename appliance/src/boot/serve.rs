@@ -263,7 +263,8 @@ impl JoiningHosts for Shelf {
         let address = *address.ok_or_else(|| {
             format!("{node} has no `address` in the configuration: its certificate would be for any, so it is made for none. Write one in its [[host]]")
         })?;
-        let image = self.image(&job.task.image, &job.task.image_version).map_err(|error| error.to_string())?;
+        let (name, version) = job.task.of_image().ok_or("the job names no image")?;
+        let image = self.image(name, version).map_err(|error| error.to_string())?;
         let kubelet = image.manifest.kubelet.clone();
         Ok(Some(JoiningHost { node, address: address.into(), kubelet }))
     }
@@ -324,7 +325,8 @@ fn announce(shelf: &Shelf, name: &Name) {
     let Some(job) = shelf.jobs.job(name) else { return };
     let Some(mac) = job.mac() else { return };
     if matches!(job.state, State::Armed)
-        && let Ok(image) = shelf.image(&job.task.image, &job.task.image_version)
+        && let Some((name, version)) = job.task.of_image().filter(|_| !job.task.prove)
+        && let Ok(image) = shelf.image(name, version)
     {
         // Read while the host goes through its self-test; a bad one is said again when its installer says hello.
         let _ = shelf.verdict(&image);

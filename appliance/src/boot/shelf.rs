@@ -218,7 +218,8 @@ impl Shelf {
     }
 
     fn arch(&self, job: &Job) -> Arch {
-        self.image(&job.task.image, &job.task.image_version).map_or(Arch::X86_64, |image| image.manifest.arch)
+        let image = job.task.of_image().and_then(|(name, version)| self.image(name, version).ok());
+        image.map_or(Arch::X86_64, |image| image.manifest.arch)
     }
 
     fn installer(&self, ticket: &Ticket, local: Ipv4Addr) -> Option<Installer> {
@@ -406,7 +407,8 @@ impl Shelf {
             }
             "image/chunks" | "image/content" => {
                 let task = self.jobs.job(&ticket.job)?.task;
-                let image = self.image(&task.image, &task.image_version).ok()?;
+                let (name_of_image, version) = task.of_image().filter(|_| !task.prove)?;
+                let image = self.image(name_of_image, version).ok()?;
                 if name == "image/chunks" {
                     let digest = image.manifest.chunks.table.sha256;
                     return Some((Body::Bytes(image.table.clone()), "application/octet-stream", Some(digest)));

@@ -275,10 +275,13 @@ impl Wanted {
             Some(reader) => Some(MediaFor { reader, appliance: HostLink::of(&config, self.link.as_deref())?.local }),
             None => None,
         };
+        // An image that is not there, or is signed by nobody we trust, is better known now than when the host has booted.
+        let image = ServedImage::open(&config.store, &self.image, &self.image_version, &config.trusted_keys)?;
         let task = Task {
             mac: self.mac.to_string(),
-            image: self.image,
-            image_version: self.image_version,
+            image: Some(self.image),
+            image_version: Some(self.image_version),
+            prove: false,
             disk,
             mode: match self.mode {
                 Mode::Differential => WriteMode::Differential,
@@ -289,8 +292,6 @@ impl Wanted {
             join: self.join,
             media,
         };
-        // An image that is not there, or is signed by nobody we trust, is better known now than when the host has booted.
-        let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
         if task.media.is_some() {
             let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
             if let Some(lacks) = media::lacks(&set, image.manifest.arch) {
@@ -358,13 +359,26 @@ fn first_boot_file(text: &str) -> anyhow::Result<FirstBootFile> {
     Ok(FirstBootFile { path: path.to_owned(), mode, content: STANDARD.encode(content) })
 }
 
+/// What a job does, in words.
+fn what(task: &Task) -> String {
+    match task.of_image() {
+        _ if task.prove => "a proof, nothing is written".to_owned(),
+        Some((name, version)) => format!("{name} {version}"),
+        None => String::new(),
+    }
+}
+
 /// A job without its secrets.
 #[derive(Serialize)]
 struct Shown<'a> {
     job: &'a Name,
     mac: &'a str,
-    image: &'a Name,
-    image_version: &'a Name,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_version: Option<&'a Name>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    prove: bool,
     disk: &'a DiskName,
     mode: WriteMode,
     opened_unix_s: u64,
@@ -393,8 +407,9 @@ impl<'a> Shown<'a> {
         Self {
             job: &job.name,
             mac: &job.task.mac,
-            image: &job.task.image,
-            image_version: &job.task.image_version,
+            image: job.task.image.as_ref(),
+            image_version: job.task.image_version.as_ref(),
+            prove: job.task.prove,
             disk: &job.task.disk,
             mode: job.task.mode,
             opened_unix_s: job.opened.wall.as_secs(),
@@ -413,7 +428,7 @@ impl List {
             Format::Table => {
                 let row = |job: &Job| {
                     let shown = Shown::of(job);
-                    let image = format!("{} {}", shown.image, shown.image_version);
+                    let image = what(&job.task);
                     let detail = shown.state.detail.unwrap_or_default();
                     vec![job.name.to_string(), shown.mac.to_owned(), image, shown.state.state.to_owned(), detail]
                 };
@@ -463,7 +478,7 @@ impl Named {
             })?;
             return Ok(Exit::Ok);
         }
-        let mut text = format!("{}: {}, {} {}\n", job.name, job.task.mac, job.task.image, job.task.image_version);
+        let mut text = format!("{}: {}, {}\n", job.name, job.task.mac, what(&job.task));
         if let Some(flight) = &flight {
             let began = flight.moments.front().map(|moment| moment.at.elapsed).unwrap_or_default();
             for moment in &flight.moments {

@@ -225,7 +225,8 @@ struct Loader {
 fn loader(config: &BootConfig, checked: &Checked, link: HostLink) -> anyhow::Result<(Loader, Option<String>)> {
     let set = ServedSet::open(&config.store, &config.boot_set, &config.trusted_keys)?;
     let task = &checked.task;
-    let image = ServedImage::open(&config.store, &task.image, &task.image_version, &config.trusted_keys)?;
+    let (name, version) = task.of_image().ok_or_else(|| Usage("the job names no image".to_owned()))?;
+    let image = ServedImage::open(&config.store, name, version, &config.trusted_keys)?;
     let shim = config.ways.get(&checked.mac).is_some_and(|ways| ways.first_loader == FirstLoader::Shim);
     let role = if shim { Role::Shim } else { Role::IpxeUefi };
     let name = set.name(role, image.manifest.arch).cloned();

@@ -58,6 +58,9 @@ pub(super) enum Host {
     Heal(Named),
     /// Return a quarantined or flapping host to service.
     Return(Named),
+    /// Prove a spare now: power, one boot from the network, disk and card, nothing written. It is how a new spare is linked,
+    /// since it has no Node that could show whose BMC it is.
+    Prove(Prove),
     /// Take a host out of the register. One with an open incident stays.
     Remove(Named),
 }
@@ -92,6 +95,15 @@ pub(super) struct Maintenance {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Prove {
+    #[command(flatten)]
+    host: Named,
+    /// The serial number on the machine that may be switched on.
+    #[arg(long)]
+    serial: String,
+}
+
+#[derive(Debug, Args)]
 #[command(
     after_help = "The first line names the columns: name, pool and, of others, node, cluster, role, serial, uuid, address, mac (several apart by blanks),\nbmc_url, bmc_password_file, bmc_pin, rack, pdu, switch, chassis, disk_serial, disk_wwn, second_port, storage, versions, self.\nA host that is known keeps what has no column here. Comma or semicolon, with or without byte order mark, LF or CRLF. Pools must be declared before (`rackmedic apply`)."
 )]
@@ -118,6 +130,7 @@ impl Host {
             }
             Host::Heal(named) => named.order(|host| Asked::Heal { host }),
             Host::Return(named) => named.order(|host| Asked::Return { host }),
+            Host::Prove(Prove { host, serial }) => host.order(|host| Asked::Prove { host, serial }),
             Host::Remove(named) => {
                 named.list.appliance.delete(&format!("/control/v1/hosts/{}", segment(&named.name)?))?;
                 Ok(Exit::Ok)

@@ -23,13 +23,10 @@ pub struct Joining<'a> {
 }
 
 impl Joining<'_> {
-    /// The host that joins: the target itself, or the spare that takes its role.
+    /// The host that joins.
     #[must_use]
     pub fn joins(&self) -> HostId {
-        match self.intent {
-            Intent::Promote(spare) => spare,
-            _ => self.target.host,
-        }
+        self.target.host
     }
 }
 

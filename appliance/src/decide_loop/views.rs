@@ -2,6 +2,7 @@
 
 use healing::explain::Explanation;
 use healing::id::{ClusterId, DomainId, HostId};
+use healing::time::Millis;
 use healing::world::World;
 use healing::world::host::Host;
 use healing::world::incident::Incident;
@@ -23,13 +24,15 @@ pub struct HostView {
     pub seq: u64,
 }
 
-/// Clusters and domains as readers see them.
+/// Clusters, domains and what of the policy readers are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scopes {
     /// By number.
     pub clusters: BTreeMap<ClusterId, Cluster>,
     /// By number.
     pub domains: BTreeMap<DomainId, Domain>,
+    /// A spare is proven again this long after its last proof.
+    pub spare_prove_again_ms: Millis,
 }
 
 /// All views. Cheap to clone.
@@ -103,8 +106,11 @@ impl Views {
         }
         {
             let mut scopes = self.scopes.write().unwrap_or_else(PoisonError::into_inner);
-            if scopes.clusters != world.clusters || scopes.domains != world.domains {
-                *scopes = Arc::new(Scopes { clusters: world.clusters.clone(), domains: world.domains.clone() });
+            let again = world.limits.spare_prove_again_ms;
+            let same = scopes.clusters == world.clusters && scopes.domains == world.domains;
+            if !same || scopes.spare_prove_again_ms != again {
+                let (clusters, domains) = (world.clusters.clone(), world.domains.clone());
+                *scopes = Arc::new(Scopes { clusters, domains, spare_prove_again_ms: again });
             }
         }
         self.committed.send_replace(seq);

@@ -380,6 +380,9 @@ fn check_pool(pool: &PoolEntry, tell: &mut impl FnMut(&str, String)) {
     if pool.image.is_none() && pool.reimage != Consent::Never {
         tell("reimage", "its hosts can only be rewritten with an `image`".to_owned());
     }
+    if pool.image.is_none() && pool.replace != Consent::Never {
+        tell("replace", "a spare takes a place by being installed with the `image` of its pool".to_owned());
+    }
 }
 
 fn check_host(

@@ -288,6 +288,8 @@ pub fn end_of(end: End) -> &'static str {
         End::Replaced => "replaced",
         End::Quarantined => "quarantined",
         End::Aborted => "aborted",
+        End::Proven => "proven",
+        End::Unproven => "unproven",
     }
 }
 

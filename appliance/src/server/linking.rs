@@ -1,5 +1,6 @@
 //! Shows for each host that its BMC and its Node are of one machine (terms of the safety rules, *linked*): record, live BMC
-//! and Node must say the same. A record that names no machine takes the one on which BMC and Node agree.
+//! and Node must say the same. A record that names no machine takes the one on which BMC and Node agree. A spare carries no Node:
+//! it is linked by its proof; once it has taken a place, its Node is looked at like any other.
 
 use super::registrar::Registrar;
 use crate::act::bmcs::Bmcs;
@@ -8,7 +9,7 @@ use crate::decide_loop::Inbox;
 use bmc::station::Station;
 use futures_util::stream::{self, StreamExt as _};
 use healing::id::{HostId, MachineId};
-use healing::world::host::{Host, Link};
+use healing::world::host::{Host, Link, Role};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,10 @@ pub(super) async fn link(
         let now = Instant::now();
         not_before.retain(|_, until| *until > now);
         let mut open = Vec::new();
-        for view in inbox.views.hosts() {
+        let views = inbox.views.hosts();
+        let placed = views.iter().map(|view| &view.host).filter(|h| h.history.was_spare && h.role != Role::Spare);
+        registrar.place(placed.filter_map(|host| Some((host.id, host.cluster?))).collect());
+        for view in views {
             let host = &view.host;
             if host.link != Link::Unbound || not_before.contains_key(&host.id) {
                 continue;

@@ -431,7 +431,8 @@ fn boot_servers(
         }));
     };
     let folder = jobs_folder(&config.data_dir);
-    let installs = Installs::open(&folder, Arc::new(RegisteredPlans(Arc::clone(registrar))))?;
+    let plans = RegisteredPlans { registrar: Arc::clone(registrar), inbox: near.inbox.clone() };
+    let installs = Installs::open(&folder, Arc::new(plans))?;
     let _ = outside.installs.set(installs);
     let (following, inbox, ending) = (Arc::clone(outside), near.inbox.clone(), near.stop.clone());
     keep.run("following installs", async move {

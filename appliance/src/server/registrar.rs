@@ -71,6 +71,8 @@ pub struct Registrar {
     sessions: PathBuf,
     outside: Arc<Outside>,
     names: Arc<NameTable>,
+    /// Spares that took a place, with the cluster in which they serve now.
+    placed: RwLock<BTreeMap<HostId, ClusterId>>,
     /// Counts changes of the BMCs, for who polls them.
     bmcs_changed: watch::Sender<u64>,
 }
@@ -109,6 +111,7 @@ impl Registrar {
             sessions,
             outside,
             names,
+            placed: RwLock::default(),
             bmcs_changed: watch::Sender::new(0),
         };
         let mut rows = registrar.rows.lock().await;
@@ -258,6 +261,17 @@ impl Registrar {
         tell(inbox, std::iter::once(Config::Link { host, link })).await
     }
 
+    /// Says which spares took a place, and in which cluster: their Nodes are theirs from now on.
+    pub fn place(&self, placed: BTreeMap<HostId, ClusterId>) {
+        let mut known = self.placed.write().unwrap_or_else(PoisonError::into_inner);
+        if *known == placed {
+            return;
+        }
+        *known = placed;
+        drop(known);
+        self.give_names(&self.book());
+    }
+
     fn put(&self, book: &Arc<Book>, bmcs: bool) {
         *self.book.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(book);
         self.give_names(book);
@@ -270,8 +284,12 @@ impl Registrar {
     fn give_names(&self, book: &Book) {
         let mut by_cluster: BTreeMap<ClusterId, BTreeMap<String, HostId>> =
             self.ground.clusters.values().map(|id| (*id, BTreeMap::new())).collect();
-        for host in book.hosts.values().filter(|host| host.entry.role != super::resources::RoleEntry::Spare) {
-            let cluster = host.entry.cluster.as_ref().and_then(|name| self.ground.clusters.get(name));
+        let placed = self.placed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        for host in book.hosts.values() {
+            let spare = host.entry.role == super::resources::RoleEntry::Spare;
+            let declared = host.entry.cluster.as_ref().filter(|_| !spare);
+            let declared = declared.and_then(|name| self.ground.clusters.get(name));
+            let cluster = placed.get(&HostId(host.id)).or(declared);
             let Some(names) = cluster.and_then(|id| by_cluster.get_mut(id)) else { continue };
             names.insert(host.entry.node().to_owned(), HostId(host.id));
         }

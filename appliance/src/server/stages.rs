@@ -76,10 +76,10 @@ struct Histogram {
 #[derive(Debug, Clone, Default)]
 pub struct Stages {
     stages: [Histogram; STAGES.len()],
-    ends: [u64; 4],
+    ends: [u64; ENDS.len()],
 }
 
-const ENDS: [End; 4] = [End::Healed, End::Replaced, End::Quarantined, End::Aborted];
+const ENDS: [End; 6] = [End::Healed, End::Replaced, End::Quarantined, End::Aborted, End::Proven, End::Unproven];
 
 impl Stages {
     /// Counts one that ended.

@@ -21,7 +21,7 @@ soak_ms = 5_000
 component_soak_ms = 5_000
 boot_budget_ms = 240_000
 cycle_spacing_ms = 5_000
-domain_wait_ms = 60_000
+domain_wait_ms = 900_000
 pair_wait_ms = 30_000
 freeze_clear_ms = 10_000
 freeze_stable_ms = 60_000
@@ -72,19 +72,25 @@ pub(crate) fn configure(raised: &Raised, waits: Waits) -> PathBuf {
          [[cluster.control_plane]]\nnode = 'control-plane'\napi = '{api}'\n"
     );
     std::fs::write(folder.join("rackmedic.toml"), config).unwrap();
-    std::fs::write(folder.join("rack.yaml"), declaration(&raised.hosts, &|host| host.bmc_address().to_string()))
-        .unwrap();
+    std::fs::write(folder.join("rack.yaml"), declaration(raised, &|host| host.bmc_address().to_string())).unwrap();
     assert_ne!(APPLIANCE, GATEWAY);
     folder
 }
 
 /// The rack as somebody would declare it. The first two hosts share a switch.
-pub(crate) fn declaration(hosts: &[HostPlace], bmc: &dyn Fn(&HostPlace) -> String) -> String {
+pub(crate) fn declaration(raised: &Raised, bmc: &dyn Fn(&HostPlace) -> String) -> String {
     let mut text = "pools:\n  - name: workers\nhosts:\n".to_owned();
-    for host in hosts {
-        let switch = if host.number <= 2 { "s1" } else { "s2" };
+    for host in &raised.hosts {
+        let spare = host.number > raised.nodes;
+        let switch = match host.number {
+            _ if spare => "s3",
+            1 | 2 => "s1",
+            _ => "s2",
+        };
+        // A host that carries a Node tells by it which machine it is; of a spare it must be known before.
+        let role = if spare { format!("    role: spare\n    uuid: {}\n", host.uuid()) } else { String::new() };
         text += &format!(
-            "  - name: {}\n    cluster: {CLUSTER}\n    pool: workers\n    serial: RM{}\n    address: {}\n    macs: ['{}']\n    \
+            "  - name: {}\n    cluster: {CLUSTER}\n    pool: workers\n{role}    serial: RM{}\n    address: {}\n    macs: ['{}']\n    \
              domains: {{ switch: {switch} }}\n    disk: {{ serial: {} }}\n    bmc:\n      url: ipmi://{BMC_USER}@{}\n      \
              password_file: bmc-password\n",
             host.name(),

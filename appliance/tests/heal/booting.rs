@@ -91,9 +91,11 @@ pub(crate) fn configure(raised: &Raised, folder: &Path, stock: &Stock) {
     add("rackmedic.toml", &|text| text + "[boot]\nconfig = 'boot.toml'\n");
     add("rack.yaml", &|text| {
         let pool = "  - name: workers\n";
+        // Where spares stand by, what does not start is not installed anew first.
+        let reimage = if raised.hosts.len() > usize::from(raised.nodes) { "never" } else { "automatic" };
         text.replace(
             pool,
-            &format!("{pool}    reimage: automatic\n    replace: automatic\n    image: {{name: rack, version: '1'}}\n"),
+            &format!("{pool}    reimage: {reimage}\n    replace: automatic\n    image: {{name: rack, version: '1'}}\n"),
         )
     });
 }

@@ -129,8 +129,10 @@ pub(crate) fn a_dark_switch_is_an_outage_of_its_domain(scene: &mut Scene) {
     for host in ["n1", "n2"] {
         explained(scene, host, 5, "both hosts of a switch are cut");
     }
-    // Less than the wait of rule 5 under this policy, after which one of them may be tried.
-    nothing_for(scene, "a switch is dark", Duration::from_secs(15), &before);
+    // Less than the wait of rule 5, after which one of them may be tried.
+    let dark = Duration::from_secs(if long() { 600 } else { 15 });
+    nothing_for(scene, "a switch is dark", dark, &before);
+    eprintln!("| all hosts of a switch were cut for {} s | 0 power actions |", dark.as_secs());
     for host in ["n1", "n2"] {
         plugged(&scene.raised.rack, &scene.place(host).tap(), true).unwrap();
     }
@@ -141,7 +143,7 @@ pub(crate) fn a_dark_switch_is_an_outage_of_its_domain(scene: &mut Scene) {
 pub(crate) fn swapped_bmcs_are_noticed(scene: &mut Scene) {
     let before = scene.powers();
     let (first, second) = (scene.place("n1"), scene.place("n2"));
-    let swapped = declaration(&scene.raised.hosts, &|host| match host.number {
+    let swapped = declaration(&scene.raised, &|host| match host.number {
         1 => second.bmc_address().to_string(),
         2 => first.bmc_address().to_string(),
         _ => host.bmc_address().to_string(),

@@ -9,6 +9,7 @@ mod appliance;
 mod booting;
 mod harmless;
 mod rack_of_story;
+mod replaced;
 mod stuck;
 mod wiped;
 
@@ -29,7 +30,7 @@ fn a_rack_is_healed_and_not_harmed() {
         None if long => CHAPTERS.iter().collect(),
         None => CHAPTERS.iter().take(5).collect(),
     };
-    story(name, 3, Waits::Lab, |scene| {
+    story(name, 3, 0, Waits::Lab, |scene| {
         let mut failed = Vec::new();
         for (chapter, tell) in told {
             eprintln!("--- {chapter}");
@@ -62,6 +63,17 @@ const CHAPTERS: &[Chapter] = &[
     ("a_killed_appliance_ends_the_same", stuck::a_killed_appliance_ends_the_same),
 ];
 
+/// A host whose mainboard is dead, and a spare that was proven before. The pool tries no second installation of a host that does
+/// not start: a spare stands there.
+#[test]
+fn a_dead_host_is_replaced_by_a_spare() {
+    if std::env::var_os("RACKMEDIC_LONG").is_none() {
+        eprintln!("not run without RACKMEDIC_LONG=1");
+        return;
+    }
+    story("a_dead_host_is_replaced_by_a_spare", 2, 1, Waits::Lab, replaced::a_dead_host_is_replaced_by_a_spare);
+}
+
 /// The same heal with nothing configured: every wait is the one that sites have.
 #[test]
 fn a_frozen_host_is_healed_at_default_waits() {
@@ -70,7 +82,7 @@ fn a_frozen_host_is_healed_at_default_waits() {
         return;
     }
     let name = "a_frozen_host_is_healed_at_default_waits";
-    story(name, 3, Waits::Default, stuck::a_frozen_host_is_healed_end_to_end);
+    story(name, 3, 0, Waits::Default, stuck::a_frozen_host_is_healed_end_to_end);
 }
 
 /// The same freeze with nobody there: what Kubernetes does by itself, at its defaults.

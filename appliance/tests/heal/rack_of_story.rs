@@ -73,9 +73,9 @@ impl Power {
     }
 }
 
-/// Tells a story on a rack with so many Nodes, all of them armed and well.
-pub(crate) fn story(name: &str, nodes: u8, waits: Waits, tell: impl FnOnce(&mut Scene)) {
-    let Some(raised) = raise(name, nodes, waits == Waits::Default) else { return };
+/// Tells a story on a rack with so many Nodes, all of them armed and well, and so many spares.
+pub(crate) fn story(name: &str, nodes: u8, spares: u8, waits: Waits, tell: impl FnOnce(&mut Scene)) {
+    let Some(raised) = raise(name, nodes, spares, waits == Waits::Default) else { return };
     let folder = appliance::configure(&raised, waits);
     if let Some(stock) = Stock::named() {
         booting::configure(&raised, &folder, &stock);
@@ -97,12 +97,12 @@ fn armed(raised: Raised, folder: PathBuf, tell: impl FnOnce(&mut Scene)) {
 
 /// Tells a story on such a rack with nobody to heal it but Kubernetes at its defaults.
 pub(crate) fn story_of_kubernetes_alone(name: &str, nodes: u8, tell: impl FnOnce(&Raised)) {
-    let Some(raised) = raise(name, nodes, true) else { return };
+    let Some(raised) = raise(name, nodes, 0, true) else { return };
     tell(&raised);
 }
 
 /// Raises a rack with work on it, alone in namespaces; `None` outside of them, or where it cannot be raised.
-fn raise(name: &str, nodes: u8, usual_patience: bool) -> Option<Raised> {
+fn raise(name: &str, nodes: u8, spares: u8, usual_patience: bool) -> Option<Raised> {
     let ground = Ground { usual_patience, ..ground(name)? };
     if !alone(name).unwrap() {
         return None;
@@ -114,7 +114,7 @@ fn raise(name: &str, nodes: u8, usual_patience: bool) -> Option<Raised> {
     // Inside, process numbers begin anew: the moment tells two runs apart.
     let moment = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let folder = std::env::temp_dir().join(format!("rackmedic-heal-{moment}"));
-    let raised = Raised::raise(Rack::new("heal", &folder), &ground, nodes, 0).unwrap();
+    let raised = Raised::raise(Rack::new("heal", &folder), &ground, nodes, spares).unwrap();
     raised.create("work.yaml", WORK).unwrap();
     eprintln!("{nodes} hosts are Nodes after {:.0} s", began.elapsed().as_secs_f64());
     Some(raised)

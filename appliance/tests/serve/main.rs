@@ -85,6 +85,33 @@ fn a_pause_holds_within_a_second_and_a_resumed_heal_ends_as_any_other() {
 }
 
 #[test]
+fn a_spare_is_started_only_by_its_serial_and_one_that_shows_nothing_is_not_used() {
+    let mut rack = Rack::start("prove");
+    let life = rack.well(&[]);
+    let wrong = rack.verb(&["host", "prove", "spare-1", "--serial", "RM6"]);
+    let said = rack::text_of(&wrong.stderr);
+    assert!(wrong.status.code() == Some(3) && said.contains("serial typed is not this host's"), "{said}");
+    let worker = rack.verb(&["host", "prove", "node-3", "--serial", "RM6"]);
+    assert!(rack::text_of(&worker.stderr).contains("no spare"), "{}", rack::text_of(&worker.stderr));
+    assert!(life.incident("spare-1").is_none());
+    // This server has no boot servers, so that no ticket can be opened: the proof ends before the power is touched.
+    rack.done(&["host", "prove", "spare-1", "--serial", "RM7"]);
+    let incident = life.wait_for_end("spare-1", HEAL);
+    assert_eq!((&incident["end"], &incident["diagnosis"]), (&Value::from("unproven"), &Value::from("proof-due")));
+    let shown = rack.json(&["host", "show", "spare-1"]);
+    let proof = &shown["known"]["spare_proof"];
+    assert!(proof["passed"] == false && proof["at"].is_string() && proof["next_due"].is_string(), "{shown}");
+    assert_eq!(
+        (&shown["summary"]["state"], &shown["summary"]["link"]),
+        (&Value::from("spare"), &Value::from("unbound"))
+    );
+    assert_eq!(rack.powered("spare-1"), (0, 0), "{}", life.log());
+    // It is kept.
+    rack.done(&["apply", "-f", "rack.yaml"]);
+    assert_eq!(rack.json(&["host", "show", "spare-1"])["known"]["spare_proof"]["at"], proof["at"]);
+}
+
+#[test]
 fn what_no_bmc_can_prove_a_person_confirms_by_the_serial_and_by_nothing_else() {
     let mut rack = Rack::start("confirm");
     let life = rack.well(&[]);

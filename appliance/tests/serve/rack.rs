@@ -117,9 +117,11 @@ impl Rack {
                 "spare" => "spares",
                 other => other,
             };
+            // A spare has no Node that could tell whose BMC it is: its record says it.
+            let uuid = if pool == "spares" { format!("    uuid: '{}'\n", said("machine")) } else { String::new() };
             text += &format!(
                 "  - name: {}\n    cluster: demo\n    pool: {pool}\n    role: {}\n    serial: RM{}\n    address: {}\n    \
-                 macs: ['{}']\n    domains: {{ rack: r{} }}\n    bmc:\n      url: {}\n      password_file: bmc-password\n",
+                 macs: ['{}']\n    domains: {{ rack: r{} }}\n{uuid}    bmc:\n      url: {}\n      password_file: bmc-password\n",
                 said("name"),
                 said("role"),
                 host["id"],

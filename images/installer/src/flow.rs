@@ -1,4 +1,4 @@
-//! One install from hello to done.
+//! One install, or the proof of a machine, from hello to done.
 
 use crate::client::{Client, ClientError};
 use crate::command_line::CommandLine;
@@ -8,7 +8,7 @@ use crate::kernel::say;
 use crate::talk::Talk;
 use crate::target::{Aligned, Target};
 use crate::write::{Image, WriteError, differing, write};
-use crate::{disks, efi_entry, first_boot, gpt, inventory, link};
+use crate::{disks, efi_entry, first_boot, gpt, inventory, link, prove};
 use protocol::chunk_table::ChunkTable;
 use protocol::disk::Disk;
 use protocol::install::{
@@ -57,6 +57,10 @@ pub fn install(line: &CommandLine, places: &Places, trusted: &[PublicKey], began
             Work { order, places, trusted, talk: &talk, firmware, client: &client, session: &welcome.session }
                 .run(false)
         }
+        Order::Prove(order) => {
+            talk.stage(InstallStage::Disk, prove::READ_BYTES_MAX);
+            prove::prove(order, places, &line.mac, |bytes| talk.done(bytes))
+        }
         Order::Wait { why } => {
             say(&format!("nothing to do: {why}"));
             return;
@@ -88,6 +92,7 @@ fn hello(line: &CommandLine, client: &Client, inventory: protocol::install::Inve
         mac: line.mac.clone(),
         boot: random.iter().map(|byte| format!("{byte:02x}")).collect(),
         inventory,
+        proves: true,
     };
     let until = Instant::now() + HELLO_PATIENCE;
     loop {

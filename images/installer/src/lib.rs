@@ -19,6 +19,7 @@ pub mod gpt;
 pub mod inventory;
 pub mod kernel;
 pub mod link;
+pub mod prove;
 pub mod talk;
 pub mod target;
 pub mod write;

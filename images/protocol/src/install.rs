@@ -81,6 +81,9 @@ pub struct Hello {
     pub boot: String,
     /// What the machine is.
     pub inventory: Inventory,
+    /// It knows [`Order::Prove`]. Installers from before do not say so, and are never given it.
+    #[serde(default)]
+    pub proves: bool,
 }
 
 /// How the disk is written.
@@ -114,11 +117,20 @@ pub enum Order {
     Install(Box<InstallOrder>),
     /// The image was written and verified in this job already: only what comes after.
     Configure(Box<InstallOrder>),
+    /// Show the machine and write nothing: the disk is there once and can be read, the card has its cable.
+    Prove(Box<ProveOrder>),
     /// Touch nothing: report the inventory (already done by hello) and wait to be switched off.
     Wait {
         /// Why, in words.
         why: String,
     },
+}
+
+/// What is to be shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProveOrder {
+    /// Which disk. It must fit exactly one, which is opened for reading only.
+    pub disk: DiskName,
 }
 
 /// What is to be written where.

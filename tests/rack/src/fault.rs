@@ -23,6 +23,8 @@ pub enum Fault {
     KubeletKilled,
     /// The kubelet hangs.
     KubeletStopped,
+    /// Its mainboard is dead: no order starts it any more, while its BMC lives and says what it was told.
+    Dead,
     /// The cable is out.
     LinkDown,
     /// The beginning of the disk is gone; shows at the next boot.
@@ -54,6 +56,7 @@ pub fn apply(rack: &Rack, host: &HostPlace, fault: Fault, program: &std::path::P
             console::shell(host, "systemctl kill -s KILL kubelet; systemctl stop kubelet", SHELL).map(drop)
         }
         Fault::KubeletStopped => console::shell(host, "systemctl kill -s STOP kubelet", SHELL).map(drop),
+        Fault::Dead => host.die(),
         Fault::LinkDown => network::plugged(rack, &host.tap(), false),
         Fault::DiskWiped => {
             let wipe = "dd if=/dev/zero of=/dev/vda bs=1M count=64 conv=fsync oflag=direct";
@@ -68,6 +71,7 @@ pub fn apply(rack: &Rack, host: &HostPlace, fault: Fault, program: &std::path::P
         Fault::BmcSaysOff => Ok(fs::write(lie, "says-off")?),
         Fault::Mend => {
             let _ = fs::remove_file(lie);
+            host.live()?;
             let _ = qmp::command(&host.qmp(), "cont", json!({}));
             network::plugged(rack, &host.tap(), true)?;
             bmc::start(rack, host, program)

@@ -19,6 +19,35 @@ pub enum Lie {
 }
 
 impl HostPlace {
+    /// Its mainboard dies with the power on.
+    ///
+    /// # Errors
+    /// It cannot be written down, or QEMU does not end.
+    pub fn die(&self) -> Result<()> {
+        self.dead_with(true)?;
+        self.power_off()
+    }
+
+    /// It gets another mainboard, if its own is dead.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn live(&self) -> Result<()> {
+        match fs::remove_file(self.folder.join("dead")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is dead, and if so, whether its power supply is on.
+    fn dead(&self) -> Option<bool> {
+        fs::read_to_string(self.folder.join("dead")).ok().map(|text| text.trim() == "on")
+    }
+
+    fn dead_with(&self, on: bool) -> Result<()> {
+        Ok(fs::write(self.folder.join("dead"), if on { "on" } else { "off" })?)
+    }
+
     /// How its BMC lies now.
     #[must_use]
     pub fn lie(&self) -> Lie {
@@ -57,13 +86,20 @@ pub fn serve(host: &HostPlace, again: Command, words: &[String]) -> Result<Strin
             .iter()
             .map(|what| match *what {
                 "power" if host.lie() == Lie::SaysOff => "power:0\n".to_owned(),
-                "power" => format!("power:{}\n", u8::from(host.is_on() || pressed.exists())),
+                "power" => {
+                    let on = host.dead().unwrap_or_else(|| host.is_on() || pressed.exists());
+                    format!("power:{}\n", u8::from(on))
+                }
                 "boot" => format!("boot:{}\n", fs::read_to_string(&boot).unwrap_or("default".to_owned()).trim()),
                 other => format!("{other}:0\n"),
             })
             .collect()),
         ["check", ..] => Ok(String::new()),
         ["set", ..] if !obeys => Ok(String::new()),
+        ["set", "power", "0", ..] | ["set", "shutdown", ..] if host.dead().is_some() => {
+            host.dead_with(false).map(|()| String::new())
+        }
+        ["set", "power" | "reset", ..] if host.dead().is_some() => host.dead_with(true).map(|()| String::new()),
         ["set", "power", "0", ..] | ["set", "shutdown", ..] => {
             // Whoever was about to start finds that nobody wants it any more.
             let _ = fs::remove_file(&pressed);

@@ -51,6 +51,18 @@ pub fn identity(host: &HostPlace) -> Vec<DiskFile> {
     ]
 }
 
+/// How large every disk of the rack is, as truncate reads it.
+const DISK_SIZE: &str = "3G";
+
+/// A disk on which nothing was ever written, as a spare has it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn empty_disk(host: &HostPlace) -> Result<()> {
+    std::fs::create_dir_all(&host.folder)?;
+    run("truncate", &["-s", DISK_SIZE, &host.disk().display().to_string()]).map(drop)
+}
+
 /// Makes the host's disk from the image (raw, with a GPT) and puts the files into its partition `root`.
 ///
 /// # Errors
@@ -64,7 +76,7 @@ pub fn disk(image: &Path, host: &HostPlace, root: u32, files: &[DiskFile]) -> Re
     let partition = &table["partitiontable"]["partitions"][usize::try_from(root)?.saturating_sub(1)];
     let start = partition["start"].as_u64().with_context(|| format!("{from} has no partition {root}"))?;
     // The disk has the size of a real one, so the root grows at the first boot as it does there.
-    run("truncate", &["-s", "3G", &to])?;
+    run("truncate", &["-s", DISK_SIZE, &to])?;
     let folder = host.folder.join("files");
     std::fs::create_dir_all(&folder)?;
     let mut script = String::new();

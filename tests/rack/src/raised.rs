@@ -35,6 +35,8 @@ pub struct Raised {
     pub rack: Rack,
     /// Its control plane.
     pub control: ControlPlane,
+    /// How many of its hosts are Nodes; those after them are spares.
+    pub nodes: u8,
     /// Its hosts.
     pub hosts: Vec<HostPlace>,
     /// The program that its BMCs call.
@@ -42,7 +44,8 @@ pub struct Raised {
 }
 
 impl Raised {
-    /// Raises it, and waits until all `nodes` are Ready. Hosts after them are spares: they have power and no Node.
+    /// Raises it, and waits until all `nodes` are Ready. Hosts after them are spares: switched off, with an
+    /// empty disk.
     ///
     /// # Errors
     /// A part does not start, or a host does not become a Node in time.
@@ -57,16 +60,19 @@ impl Raised {
         };
         let control = ControlPlane::start_at(&ground.programs, place)?;
         let hosts: Vec<HostPlace> = (1..=nodes + spares).map(|number| rack.host(number)).collect();
-        let raised = Raised { rack, control, hosts, hook: ground.hook.clone() };
+        let raised = Raised { rack, control, nodes, hosts, hook: ground.hook.clone() };
         let image = ground.image.join("disk.raw");
         for host in &raised.hosts {
-            let mut files = provision::identity(host);
-            if host.number <= nodes {
-                let join = raised.control.guest_files()?;
-                files.extend(
-                    join.into_iter().map(|file| DiskFile { mode: 0o600, ..DiskFile::new(file.path, &file.content) }),
-                );
+            if host.number > nodes {
+                provision::empty_disk(host)?;
+                bmc::start(&raised.rack, host, &raised.hook)?;
+                continue;
             }
+            let mut files = provision::identity(host);
+            let join = raised.control.guest_files()?;
+            files.extend(
+                join.into_iter().map(|file| DiskFile { mode: 0o600, ..DiskFile::new(file.path, &file.content) }),
+            );
             provision::disk(&image, host, ROOT_PARTITION, &files)?;
             bmc::start(&raised.rack, host, &raised.hook)?;
             host.power_on(false)?;

@@ -6,12 +6,12 @@ use crate::command::{Command, Intent, Loudness, Notice, Outcome, Target, WakeTar
 use crate::event::{Change, View};
 use crate::explain::Explanation;
 use crate::fence::ProvenOff;
-use crate::id::{ClusterId, DomainId, HostId, IncidentId, StepId, VersionId};
+use crate::id::{BootId, ClusterId, DomainId, HostId, IncidentId, StepId, VersionId};
 use crate::rules::{Rule, Rules};
 use crate::time::{Elapsed, Millis, Now};
 use crate::world::World;
-use crate::world::host::{Host, Link};
-use crate::world::incident::{Fence, Incident, Phase, Running, Timings, Wait};
+use crate::world::host::{Host, Link, Role};
+use crate::world::incident::{Diagnosis, Fence, Incident, Phase, Purpose, Running, Timings, Wait};
 use crate::world::scope::{Cluster, Domain, Pool, Site, Version};
 use std::collections::BTreeMap;
 
@@ -165,52 +165,51 @@ impl<'a, R: Rules> Case<'a, R> {
     }
 
     /// Opens an incident on the host.
-    pub fn open_incident(&mut self, diagnosis: crate::world::incident::Diagnosis) {
-        let site = self.site_mut();
-        site.next_incident += 1;
-        let id = IncidentId(site.next_incident);
+    pub fn open_incident(&mut self, diagnosis: Diagnosis) {
+        let id = self.next_incident();
         let evidence = &self.view.evidence;
         let life = evidence.last_answer().max(evidence.last_renewal());
         let boot = self.host.history.last_boot;
         self.host.incident = Some(id);
-        self.incident = Some(Incident {
-            id,
-            host: self.host.id,
-            opened_at: self.now.elapsed,
-            opened_wall_ms: self.now.wall_ms,
-            diagnosis,
-            rungs: Vec::new(),
-            rung: 0,
-            phase: Phase::Suspected,
-            phase_since: self.now.elapsed,
-            running: None,
-            wait: None,
-            steps_issued: 0,
-            tries: 0,
-            cycles: 0,
-            soft_rebooted: false,
-            reservation: None,
-            fence: Fence::default(),
-            proof: None,
-            released: false,
-            identity_removed: false,
-            boot_before: boot,
-            booted_at: None,
-            ready_since: None,
-            job: None,
-            installed: false,
-            progress_at: None,
-            ticket_at: None,
-            spare: None,
-            alarmed: false,
-            approval: None,
-            denied: false,
-            ending: None,
-            end: None,
-            last_word: self.now.elapsed,
-            timings: Timings { last_sign_of_life: life, suspected: Some(self.now.elapsed), ..Timings::default() },
-            blocked_ms: Vec::new(),
-        });
+        let incident = fresh_incident(id, self.host.id, diagnosis, boot, self.now);
+        let timings = Timings { last_sign_of_life: life, ..incident.timings };
+        self.incident = Some(Incident { timings, ..incident });
+    }
+
+    /// Opens an incident on another host and wakes it; `set` makes of it what it is to be. Nothing if that host has one.
+    pub fn open_incident_on(&mut self, host: HostId, diagnosis: Diagnosis, set: impl FnOnce(&mut Incident)) {
+        let Some(boot) = self.other_mut(host).filter(|h| h.incident.is_none()).map(|h| h.history.last_boot) else {
+            return;
+        };
+        let id = self.next_incident();
+        let mut incident = fresh_incident(id, host, diagnosis, boot, self.now);
+        set(&mut incident);
+        if let Some(other) = self.other_mut(host) {
+            other.incident = Some(id);
+        }
+        self.other_incidents.insert(id, incident);
+        self.out.wakeups.push(Wakeup { target: WakeTarget::Host(host), at: self.now.elapsed.plus(1) });
+    }
+
+    fn next_incident(&mut self) -> IncidentId {
+        let site = self.site_mut();
+        site.next_incident += 1;
+        IncidentId(site.next_incident)
+    }
+
+    /// *Linked*, or a spare whose first boot a person ordered by typing its serial: the one power that is allowed on a
+    /// host that is not linked (terms of the safety rules).
+    #[must_use]
+    pub fn linked(&self) -> bool {
+        let ordered = match &self.incident {
+            Some(incident) => matches!(incident.purpose, Purpose::Prove { ordered: true }),
+            None => self.host.role == Role::Spare && self.host.history.proof_ordered,
+        };
+        match self.host.link {
+            Link::Linked => true,
+            Link::Unbound => ordered && !self.host.machine.is_placeholder(),
+            Link::Mismatch => false,
+        }
     }
 
     /// Ends the incident: it leaves the world with this event.
@@ -355,7 +354,7 @@ impl<'a, R: Rules> Case<'a, R> {
             name: self.host.name.clone(),
             cluster: self.host.cluster,
             machine: self.host.machine,
-            linked: self.host.link == Link::Linked,
+            linked: self.linked(),
             found_off: self.incident.as_ref().is_some_and(|i| i.fence.found_off),
             network: self.host.assessment.network,
             outlets_off: self.incident.as_ref().is_some_and(|i| i.fence.outlets_off),
@@ -426,6 +425,55 @@ impl<'a, R: Rules> Case<'a, R> {
     #[must_use]
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.host.cluster
+    }
+}
+
+/// An incident that has just opened.
+fn fresh_incident(
+    id: IncidentId,
+    host: HostId,
+    diagnosis: Diagnosis,
+    boot_before: Option<BootId>,
+    now: Now,
+) -> Incident {
+    Incident {
+        id,
+        purpose: Purpose::Heal,
+        host,
+        opened_at: now.elapsed,
+        opened_wall_ms: now.wall_ms,
+        diagnosis,
+        rungs: Vec::new(),
+        rung: 0,
+        phase: Phase::Suspected,
+        phase_since: now.elapsed,
+        running: None,
+        wait: None,
+        steps_issued: 0,
+        tries: 0,
+        cycles: 0,
+        soft_rebooted: false,
+        reservation: None,
+        fence: Fence::default(),
+        proof: None,
+        released: false,
+        identity_removed: false,
+        boot_before,
+        booted_at: None,
+        ready_since: None,
+        job: None,
+        installed: false,
+        progress_at: None,
+        ticket_at: None,
+        spare: None,
+        alarmed: false,
+        approval: None,
+        denied: false,
+        ending: None,
+        end: None,
+        last_word: now.elapsed,
+        timings: Timings { suspected: Some(now.elapsed), ..Timings::default() },
+        blocked_ms: Vec::new(),
     }
 }
 

@@ -3,11 +3,11 @@
 use crate::command::{Loudness, Notice, Outcome, WakeTarget, Wakeup};
 use crate::event::{Change, Operator, Scope};
 use crate::explain::Explanation;
-use crate::id::{HostId, IncidentId};
+use crate::id::{HostId, IncidentId, MachineId};
 use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
-use crate::world::host::{Lifecycle, Link};
+use crate::world::host::{Lifecycle, Link, Role};
 use crate::world::incident::{Approval, Incident, Phase};
 use crate::world::scope::{ColdStart, ObserveOnly, Site};
 
@@ -111,6 +111,7 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
             }
             None => refuse(&mut out, now, "no-such-host", format!("there is no host {}", host.0)),
         },
+        Operator::Prove { host, machine } => prove(world, *host, *machine, now, &mut out),
     }
     out
 }
@@ -213,6 +214,34 @@ fn pause<R: Rules>(world: &World, scope: Scope, paused: bool, now: Now, out: &mu
     }
 }
 
+/// Takes the order to prove a spare: the host's next decision, which sees its evidence, begins it or says why not.
+fn prove<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out: &mut Outcome<R>) {
+    let Some(known) = world.hosts.get(&id) else {
+        return refuse(out, now, "no-such-host", format!("there is no host {}", id.0));
+    };
+    let why = if known.machine.is_placeholder() {
+        Some("its record names no machine: declare its `uuid`, which the installer then compares with what it boots on")
+    } else if !known.machine.same_machine(machine) {
+        Some("the serial typed is not this host's: read it off the machine")
+    } else if known.role != Role::Spare {
+        Some("it is no spare: only a spare is proven")
+    } else if known.lifecycle != Lifecycle::InService {
+        Some("it is in quarantine: return it first")
+    } else if known.link == Link::Mismatch {
+        Some("its BMC is another machine's: correct the record first")
+    } else if known.incident.is_some() || known.history.promised.is_some() {
+        Some("it is being proven already, or promised to a host that needs it")
+    } else if world.site.observe_only.is_some() {
+        Some("the appliance only observes now")
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        return refuse(out, now, "refused", format!("{why}; nothing was started"));
+    }
+    put_host(world, id, now, out, |h| h.history.proof_ordered = true);
+}
+
 /// Returns a quarantined or flapping host: it counts again, and what we cordoned is uncordoned by a small incident.
 fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<R>) {
     let Some(known) = world.hosts.get(&id) else {
@@ -224,6 +253,12 @@ fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<
     new.history.heals.clear();
     new.history.declined = false;
     new.history.returned = true;
+    if new.role == Role::Spare {
+        // Whatever it was meant for, it is a spare again, and is proven before it is used.
+        new.history.was_spare = false;
+        new.history.returned = false;
+        new.spare_proof = None;
+    }
     out.changes.push(Change::Host(Box::new(new)));
     out.wakeups.push(wake(id, now));
 }
@@ -254,4 +289,85 @@ fn cold_start<R: Rules>(world: &World, hosts: &[HostId], now: Now, out: &mut Out
     });
     put_site(world, site, out);
     out.wakeups.extend(named.into_iter().map(|id| wake(id, now)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Policy, Site as SitePolicy};
+    use crate::rules::Enforced;
+    use crate::time::Elapsed;
+    use crate::world::host::{Host, Marks};
+
+    const NOW: Now = Now { elapsed: Elapsed(1_000_000), wall_ms: 0 };
+
+    fn spare() -> Host {
+        Host {
+            id: HostId(1),
+            name: "spare-1".to_owned(),
+            cluster: None,
+            pool: crate::id::PoolId(1),
+            role: Role::Spare,
+            domains: Vec::new(),
+            versions: Vec::new(),
+            storage: None,
+            machine: MachineId(0x1234),
+            link: Link::Unbound,
+            outlets: false,
+            disk: Some("S1".to_owned()),
+            lifecycle: Lifecycle::InService,
+            marks: Marks::default(),
+            spare_proof: None,
+            assessment: crate::assess::Assessment::default(),
+            history: crate::world::host::History::default(),
+            incident: None,
+            our_cordon: None,
+            our_taint: None,
+            held_off: None,
+        }
+    }
+
+    /// Whether the order to prove it was taken.
+    fn taken(host: Host, typed: MachineId) -> bool {
+        let mut world = World::new(&Policy::<SitePolicy>::default());
+        world.apply(&Change::Host(Box::new(host)));
+        let out: Outcome<Enforced> = order(&world, &Operator::Prove { host: HostId(1), machine: typed }, NOW);
+        let ordered = |change: &Change| matches!(change, Change::Host(host) if host.history.proof_ordered);
+        let (taken, refused) =
+            (out.changes.iter().any(ordered), out.notices.iter().any(|n| n.explanation.code == "refused"));
+        assert!(taken != refused && out.commands.is_empty(), "an order starts nothing by itself");
+        taken
+    }
+
+    #[test]
+    fn the_proof_of_a_spare_is_ordered_by_what_is_written_on_it_and_of_nobody_else() {
+        let own = MachineId(0x1234);
+        assert!(taken(spare(), own));
+        assert!(taken(Host { link: Link::Linked, ..spare() }, own));
+        assert!(!taken(spare(), MachineId(0x9999)));
+        assert!(
+            !taken(Host { machine: MachineId(0), ..spare() }, MachineId(0)),
+            "a record without a machine names none"
+        );
+        assert!(!taken(Host { role: Role::Worker, ..spare() }, own));
+        assert!(!taken(Host { link: Link::Mismatch, ..spare() }, own));
+        assert!(!taken(Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() }, own));
+        let mut promised = spare();
+        promised.history.promised = Some(IncidentId(3));
+        assert!(!taken(promised, own));
+    }
+
+    #[test]
+    fn a_spare_that_is_returned_is_proven_before_it_is_used() {
+        let mut world = World::new(&Policy::<SitePolicy>::default());
+        let mut failed = Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() };
+        failed.history.was_spare = true;
+        failed.spare_proof = Some(crate::world::host::SpareProof { at: Elapsed(1), passed: true });
+        world.apply(&Change::Host(Box::new(failed)));
+        assert_eq!(world.tallies.promoted, 1, "it is not back in the pool yet");
+        let out: Outcome<Enforced> = order(&world, &Operator::ReturnHost(HostId(1)), NOW);
+        out.changes.iter().for_each(|change| world.apply(change));
+        assert_eq!((world.tallies.promoted, world.tallies.spares.len()), (0, 1));
+        assert_eq!(world.hosts[&HostId(1)].spare_proof, None);
+    }
 }

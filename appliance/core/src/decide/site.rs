@@ -76,6 +76,10 @@ pub(super) fn started<R: Rules>(
         }
         out.wakeups.push(Wakeup { target: WakeTarget::Host(incident.host), at: now.elapsed.plus(SECOND) });
     }
+    // Timers do not outlive a process: a spare that only waits for its next proof is asked when that is (rule 43).
+    for spare in &world.tallies.spares {
+        out.wakeups.push(Wakeup { target: WakeTarget::Host(*spare), at: until.plus(SECOND) });
+    }
     out.wakeups.push(Wakeup { target: WakeTarget::Site, at: until });
     out
 }

@@ -6,8 +6,9 @@ use crate::decide::Case;
 use crate::explain::Explanation;
 use crate::id::HostId;
 use crate::rules::Rules;
+use crate::signal::Power;
 use crate::time::{DAY, HOUR, MINUTE};
-use crate::world::host::{Lifecycle, Link, within};
+use crate::world::host::{CmdbState, Host, Lifecycle, Link, within};
 use crate::world::incident::{End, Rung};
 use crate::world::scope::Consent;
 
@@ -160,7 +161,11 @@ pub(crate) fn choose_spare<R: Rules>(case: &Case<'_, R>) -> Spare {
             let fits = spare.cluster.is_none() || spare.cluster == case.host.cluster;
             let free =
                 spare.incident.is_none() && spare.lifecycle == Lifecycle::InService && spare.history.promised.is_none();
-            (fresh || !case.enforces(43)) && fits && free && (spare.link == Link::Linked || !case.enforces(29))
+            (fresh || !case.enforces(43))
+                && fits
+                && free
+                && (spare.link == Link::Linked || !case.enforces(29))
+                && installable(case, spare)
         })
     };
     let spares = case.world.tallies.spares.len() as u64;
@@ -182,6 +187,26 @@ pub(crate) fn choose_spare<R: Rules>(case: &Case<'_, R>) -> Spare {
     }
 }
 
+/// Whether a spare may be written at all: its disk is named, nobody holds it back or uses it, and neither its own rate of
+/// installs nor its versions forbid one (rules 14, 15, 36, 49, 50, 59).
+fn installable<R: Rules>(case: &Case<'_, R>, spare: &Host) -> bool {
+    let limits = &case.world.limits;
+    let marks = &spare.marks;
+    let left_alone = marks.paused
+        || marks.is_self
+        || marks.cmdb == CmdbState::Other
+        || marks.maintenance_until.is_some_and(|until| case.now.elapsed < until);
+    let rested = within(&spare.history.reimages, DAY, case.now) < limits.reimages_day_max
+        && within(&spare.history.reimages, 7 * DAY, case.now) < limits.reimages_week_max;
+    let stopped = spare.versions.iter().filter_map(|v| case.world.versions.get(v));
+    let sound = stopped.into_iter().all(|v| u64::from(v.failures) < limits.version_failures_max);
+    spare.disk.is_some()
+        && !left_alone
+        && spare.assessment.power != Power::On
+        && (rested || !case.enforces(14))
+        && (sound || !case.enforces(15))
+}
+
 /// Counts how a heal ended: three failures in a row open the breaker (rule 13), two on one version stop it (rule 15).
 pub(crate) fn heal_ended<R: Rules>(case: &mut Case<'_, R>, end: End, tried: bool) {
     match end {
@@ -200,6 +225,6 @@ pub(crate) fn heal_ended<R: Rules>(case: &mut Case<'_, R>, end: End, tried: bool
                 case.tell(crate::command::Loudness::Page, why);
             }
         }
-        End::Quarantined | End::Aborted => {}
+        End::Quarantined | End::Aborted | End::Proven | End::Unproven => {}
     }
 }

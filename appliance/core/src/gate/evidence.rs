@@ -31,7 +31,7 @@ pub(super) fn sight<R: Rules>(case: &Case<'_, R>) -> Answer {
 
 /// Rule 29: the BMC must be proven to be this machine's.
 pub(super) fn linked<R: Rules>(case: &Case<'_, R>) -> Answer {
-    if case.enforces(29) && case.host.link != Link::Linked {
+    if case.enforces(29) && !case.linked() {
         return Err(Explanation::refusal(
             29,
             "not-linked",

@@ -12,6 +12,7 @@ mod storage;
 use crate::decide::Case;
 use crate::explain::Explanation;
 use crate::rules::Rules;
+use crate::signal::BootStage;
 use crate::world::incident::Rung;
 
 pub(crate) use budget::{Spare, choose_spare, heal_ended};
@@ -62,6 +63,26 @@ pub(crate) fn disruptive<R: Rules>(case: &Case<'_, R>, rung: Rung, moment: Momen
 /// Whether rule 15 leaves a further install of this host's versions.
 pub(crate) fn versions_allow<R: Rules>(case: &Case<'_, R>) -> bool {
     budget::versions(case, Rung::Reimage).is_ok()
+}
+
+/// Whether a spare may be started now, to be proven or to take a place. It is not ill, so no evidence is asked for; what
+/// people, own sight, identity and its firmware say is.
+pub(crate) fn spare_may<R: Rules>(case: &Case<'_, R>) -> Answer {
+    people::outside_forbidden(case)?;
+    people::marks(case)?;
+    people::cold_start(case)?;
+    evidence::sight(case)?;
+    evidence::linked(case)?;
+    if case.enforces(33) && case.host.assessment.stage == BootStage::FirmwareTask {
+        return Err(Explanation::refusal(33, "firmware-task", "a firmware task runs: no power until it ends"));
+    }
+    Ok(())
+}
+
+/// Whether a permit that ran out during a long wait may be taken again, for a host that is proven off and released: only
+/// the others under way matter (rule 11).
+pub(crate) fn permit_again<R: Rules>(case: &Case<'_, R>) -> Answer {
+    budget::concurrency(case, Moment::Entering)
 }
 
 /// Whether the API answers, as worker rungs need it (rule 7).

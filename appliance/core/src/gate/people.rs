@@ -5,7 +5,7 @@ use crate::decide::Case;
 use crate::explain::Explanation;
 use crate::rules::Rules;
 use crate::time::HOUR;
-use crate::world::host::CmdbState;
+use crate::world::host::{CmdbState, Role};
 use crate::world::incident::{Diagnosis, Rung};
 use crate::world::scope::{Consent, ObserveOnly};
 
@@ -31,7 +31,12 @@ pub(crate) fn outside_forbidden<R: Rules>(case: &Case<'_, R>) -> Answer {
         return Err(Explanation::refusal(46, "lease-ending", "the appliance lease ends within 10 s: nothing is begun"));
     }
     paused(case)?;
-    if case.enforces(52) && !case.cluster().is_some_and(|c| c.armed) {
+    // A spare may belong to no cluster yet: then a person must have armed some.
+    let armed = match case.host.cluster {
+        Some(_) => case.cluster().is_some_and(|c| c.armed),
+        None => case.host.role == Role::Spare && case.world.clusters.values().any(|c| c.armed),
+    };
+    if case.enforces(52) && !armed {
         return Err(Explanation::refusal(
             52,
             "not-armed",
@@ -116,7 +121,7 @@ pub(super) fn consent<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
         }
         Rung::Reimage => (pool.reimage, "approve-reimage", "a reimage needs approval here"),
         // Its fence goes by the same rules as a power cycle; the swap itself asks when the spare is chosen.
-        Rung::PowerCycle | Rung::Replace | Rung::RestartComponent(_) | Rung::Human => return Ok(()),
+        Rung::PowerCycle | Rung::Replace | Rung::RestartComponent(_) | Rung::Prove | Rung::Human => return Ok(()),
     };
     match consent {
         Consent::Automatic => Ok(()),

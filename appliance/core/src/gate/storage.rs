@@ -44,6 +44,6 @@ pub(super) fn redundancy<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
         Rung::Reimage | Rung::Replace => {
             approval(case, rung, 28, "approve-storage", "a storage host is reimaged or replaced by approval only")
         }
-        Rung::PowerCycle | Rung::SoftReboot | Rung::RestartComponent(_) | Rung::Human => Ok(()),
+        Rung::PowerCycle | Rung::SoftReboot | Rung::RestartComponent(_) | Rung::Prove | Rung::Human => Ok(()),
     }
 }

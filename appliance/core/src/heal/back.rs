@@ -46,7 +46,7 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
     let Some(incident) = &mut case.incident else { return };
     let booted = *incident.booted_at.get_or_insert(now);
     let rung = incident.current_rung();
-    let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot;
+    let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot || incident.of_spare();
     let untouched = !acted && diagnose(case).is_none();
     let serves = case.serves_now();
     if returned(case) || (untouched && serves) {

@@ -39,7 +39,7 @@ pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
             Err(why) => case.wait(why),
         },
         Rung::SoftReboot | Rung::PowerCycle | Rung::Reimage | Rung::Replace => enter(case, rung),
-        Rung::Human => human(case, diagnosis),
+        Rung::Prove | Rung::Human => human(case, diagnosis),
     }
 }
 
@@ -130,6 +130,13 @@ fn enter<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
 
 /// Reserves: what a permit is earned from. It counts from this commit on, before any effect (rules 14, 44).
 pub(super) fn reserve<R: Rules>(case: &mut Case<'_, R>, rung: Rung) {
+    if case.incident.as_ref().is_some_and(|i| i.proves()) {
+        let nothing = super::spare::nothing_reserved(case.host.pool, case.now.elapsed);
+        if let Some(incident) = &mut case.incident {
+            incident.reservation = Some(nothing);
+        }
+        return;
+    }
     let reservation = Reservation {
         rung,
         at: case.now.elapsed,
@@ -163,6 +170,9 @@ pub(super) fn next_rung<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
 
 /// The same with the diagnosis that the failed rung itself showed.
 pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnosis, why: Explanation) {
+    if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
+        return super::spare::failed(case, why);
+    }
     let better = usable(case, diagnosis);
     let now = case.now.elapsed;
     let Some(incident) = &mut case.incident else { return };

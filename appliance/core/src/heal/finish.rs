@@ -71,6 +71,7 @@ pub(super) fn giving_up<R: Rules>(case: &mut Case<'_, R>) {
     let now = case.now.elapsed;
     case.host.lifecycle = Lifecycle::Quarantined { since: now };
     case.host.held_off = None;
+    super::spare::back_to_spare(case);
     case.tell(
         Loudness::Page,
         Explanation::note(

@@ -8,6 +8,7 @@ mod power;
 mod reimage;
 mod result;
 mod safe;
+mod spare;
 mod start_cold;
 
 pub(crate) use reimage::install_report;
@@ -46,6 +47,7 @@ fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
         return;
     }
     if case.host.lifecycle != Lifecycle::InService || !case.host.serves() {
+        spare::open_if_due(case);
         return;
     }
     if case.host.history.returned {
@@ -70,7 +72,10 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
     if back::untaints(case, phase) {
         return;
     }
+    let (of_spare, proves) = case.incident.as_ref().map_or((false, false), |i| (i.of_spare(), i.proves()));
     match phase {
+        Phase::Suspected | Phase::Cordoning | Phase::LastLook if of_spare => spare::interrupted(case),
+        Phase::Unfenced if proves => spare::interrupted(case),
         Phase::Suspected => begin::suspected(case),
         Phase::Restarting => begin::restarting(case),
         Phase::ComponentCure => begin::component_cure(case),
@@ -94,6 +99,7 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
         Phase::Withdrawing => finish::withdrawing(case),
         Phase::SafeCompletion => safe::completing(case),
         Phase::GivingUp => finish::giving_up(case),
+        Phase::Concluding => spare::concluding(case),
     }
 }
 
@@ -160,7 +166,9 @@ fn speak<R: Rules>(case: &mut Case<'_, R>) {
 pub(crate) fn end<R: Rules>(case: &mut Case<'_, R>, end: End) {
     let tried =
         case.incident.as_ref().is_some_and(|i| i.timings.off_ordered.is_some() || i.installed || i.ticket_at.is_some());
-    crate::gate::heal_ended(case, end, tried);
+    // A spare that failed belongs to the heal that wanted it, which counts its own end.
+    let counts = end != End::Quarantined || case.incident.as_ref().is_some_and(|i| !i.of_spare());
+    crate::gate::heal_ended(case, end, tried && counts);
     crate::gate::care_ended(case, end);
     unpromise(case);
     case.end_incident(end);

@@ -2,7 +2,7 @@
 //! between off and on everything that a crash or a pause could strand has a deadline (rules 25, 45).
 
 use super::begin::next_rung;
-use super::{finish, reimage};
+use super::{finish, reimage, spare};
 use crate::assess::NetworkState;
 use crate::command::{Intent, LastLook, Loudness};
 use crate::decide::Case;
@@ -60,7 +60,7 @@ fn refused<R: Rules>(case: &mut Case<'_, R>, moment: Moment) -> bool {
 
 /// Gives the permit back and waits in suspicion.
 fn step_back<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
-    if let Some(incident) = &mut case.incident {
+    if let Some(incident) = case.incident.as_mut().filter(|i| !i.of_spare()) {
         incident.reservation = None;
     }
     case.go(Phase::Suspected);
@@ -196,7 +196,8 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
         super::begin::reserve(case, rung);
     }
     // After a restart the host may be back; what was sent is seen by reading, and a living host is not cut again.
-    let installing = case.incident.as_ref().is_some_and(|i| i.installed);
+    // A spare is switched off because it was started by us, not because it is ill.
+    let installing = case.incident.as_ref().is_some_and(|i| i.installed || i.of_spare());
     if case.serves_now() && case.enforces(1) {
         case.go(Phase::AwaitingReady);
         return;
@@ -274,8 +275,7 @@ fn cause<R: Rules>(case: &Case<'_, R>, readings: &[Reading]) -> Cause {
 
 fn try_prove<R: Rules>(case: &Case<'_, R>, readings: &[Reading]) -> Result<ProvenOff<R>, NotProven> {
     let incident = case.incident.as_ref().map(|i| i.id).unwrap_or_default();
-    let expected =
-        Expected { host: case.host.id, incident, machine: case.host.machine, linked: case.host.link == Link::Linked };
+    let expected = Expected { host: case.host.id, incident, machine: case.host.machine, linked: case.linked() };
     let witnesses = Witnesses { evidence: &case.view.evidence, domains: &case.host.domains };
     let cause = cause(case, readings);
     prove(case.rules, expected, cause, readings, witnesses, &case.view.sight, &case.world.limits, case.now)
@@ -297,6 +297,9 @@ fn proven<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
 
 /// What a proof is for: the release, then the removal of the old identity, then nothing more.
 fn after_proof<R: Rules>(case: &mut Case<'_, R>, proof: ProvenOff<R>) {
+    if case.incident.as_ref().is_some_and(|i| i.proves()) {
+        return spare::off(case);
+    }
     let limits = &case.world.limits;
     let node = case.host.assessment.node.is_some();
     if let Some(incident) = case.incident.as_mut().filter(|i| node && i.identity_removed && !i.installed) {
@@ -352,6 +355,7 @@ pub(super) fn onward<R: Rules>(case: &mut Case<'_, R>) {
         Rung::Reimage if incident.identity_removed => case.go(Phase::Arming),
         Rung::Replace if incident.identity_removed => case.go(Phase::Promoting),
         Rung::Reimage | Rung::Replace => case.go(Phase::Proving),
+        Rung::Prove => spare::off(case),
         Rung::RestartComponent(_) | Rung::SoftReboot | Rung::PowerCycle | Rung::Human => case.go(Phase::HeldOff),
     }
 }
@@ -409,6 +413,9 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
                 incident.fence.found_off = false;
             }
             case.host.held_off = None;
+            if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
+                return spare::found_on(case);
+            }
             let stuck = case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs >= 3);
             if stuck { unfence(case, "it reads On again and again") } else { case.go(Phase::LastLook) }
         }
@@ -426,6 +433,11 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
 pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<MachineId>) {
     case.host.link = Link::Mismatch;
     let shown = seen.map_or_else(|| "another identity".to_owned(), |m| format!("{:032x}", m.0));
+    if case.incident.as_ref().is_some_and(|i| i.of_spare() && i.booted_at.is_none()) {
+        // No power was touched in this incident: the spare is not what its record says, and everybody else is untouched.
+        let sentence = format!("its BMC shows {shown}, which is not the machine in the record");
+        return spare::failed(case, Explanation::refusal(29, "identity-mismatch", sentence));
+    }
     raise_alarm(case, format!("the BMC recorded for {} shows {shown}: nothing was sent to it", case.host.name));
     let touched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_some());
     if !touched {
@@ -485,6 +497,9 @@ fn unfence<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
     {
         proven(case, proof);
         return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.proves()) {
+        return spare::failed(case, Explanation::refusal(27, "not-proven-off", what));
     }
     let now = case.now.elapsed;
     if let Some(incident) = &mut case.incident {
@@ -721,6 +736,9 @@ pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
     }
     if let Err(why) = gate::outside_forbidden(case) {
         case.wait(why);
+        return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.of_spare()) && !spare::may_start(case) {
         return;
     }
     case.order(Intent::PowerOn { alarm: false });

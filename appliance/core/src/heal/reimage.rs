@@ -2,7 +2,7 @@
 //! the role.
 
 use super::begin::next_rung;
-use super::power;
+use super::{power, spare};
 use crate::assess::NetworkState;
 use crate::command::{Intent, Loudness};
 use crate::decide::Case;
@@ -13,13 +13,22 @@ use crate::id::JobId;
 use crate::rules::{Rule, Rules};
 use crate::signal::{Power, Source};
 use crate::time::Elapsed;
-use crate::world::host::Role;
 use crate::world::incident::{End, Phase};
 
 /// Opens the ticket and sets one-shot network boot (rules 14, 34, 36, 38).
 pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
     if let Err(why) = gate::outside_forbidden(case) {
         case.wait(why);
+        return;
+    }
+    let (of_spare, proves) = case.incident.as_ref().map_or((false, false), |i| (i.of_spare(), i.proves()));
+    if of_spare && !spare::may_start(case) {
+        return;
+    }
+    if proves {
+        return spare::arming(case);
+    }
+    if !permit_at_hand(case) {
         return;
     }
     let limits = &case.world.limits;
@@ -47,21 +56,49 @@ pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
         );
         return;
     }
-    let installs_max = limits.installs_max;
-    let broken = !case.enforces(38);
-    let Some(incident) = &mut case.incident else { return };
-    let Some(reservation) = &mut incident.reservation else { return };
-    if u64::from(reservation.installs) >= installs_max && !broken {
+    let installs = case.incident.as_ref().and_then(|i| i.reservation.as_ref()).map_or(0, |r| r.installs);
+    if u64::from(installs) >= limits.installs_max && case.enforces(38) {
         next_rung(case, Explanation::refusal(38, "installs-used-up", "two installs failed"));
         return;
     }
+    if let Some(job) = next_job(case) {
+        case.order_with_permit(Intent::ArmBoot(job));
+    }
+}
+
+/// The job of this try; the same one if its ticket is only being opened again.
+pub(super) fn next_job<R: Rules>(case: &mut Case<'_, R>) -> Option<JobId> {
+    let incident = case.incident.as_mut()?;
+    let reservation = incident.reservation.as_mut()?;
     if incident.tries == 0 {
         reservation.installs += 1;
     }
     let job = JobId((incident.id.0 << 8) | u64::from(reservation.installs));
     incident.job = Some(job);
     incident.progress_at = None;
-    case.order_with_permit(Intent::ArmBoot(job));
+    Some(job)
+}
+
+/// The permit of this rung, taken again if it ran out while nobody could say that the host is off.
+fn permit_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    let Some(incident) = &case.incident else { return false };
+    if incident.reservation.is_some() {
+        return true;
+    }
+    let rung = incident.current_rung();
+    if let Err(why) = gate::permit_again(case) {
+        case.wait(why);
+        return false;
+    }
+    super::begin::reserve(case, rung);
+    // The same rung goes on: its power steps and installs are counted on, and it counts once (rule 14).
+    if let Some(incident) = &mut case.incident
+        && let Some(reservation) = &mut incident.reservation
+    {
+        reservation.power_steps = incident.cycles;
+        reservation.installs = incident.job.map_or(0, |job| u32::from(job.0.to_be_bytes()[7]));
+    }
+    true
 }
 
 /// The installer works; its deadlines run (rule 35).
@@ -100,6 +137,13 @@ pub(super) fn brought_back<R: Rules>(case: &mut Case<'_, R>) -> bool {
     let alive = case.host.assessment.network == NetworkState::Alive && after(case.host.assessment.network_since);
     if incident.installed || !(agent || alive) {
         return false;
+    }
+    if incident.of_spare() {
+        spare::failed(
+            case,
+            Explanation::refusal(31, "own-system", "a system of its own runs on it, not our installer"),
+        );
+        return true;
     }
     let now = case.now.elapsed;
     case.note("brought-back", format!("{}: runs its own system, not our installer: nothing is cut", case.host.name));
@@ -141,6 +185,7 @@ pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallRe
     incident.progress_at = Some(now);
     match report {
         InstallReport::Progress => {}
+        InstallReport::Proven { machine } => spare::shown(case, machine),
         InstallReport::Installed => {
             // Written once, recorded with this event: the same ticket installs nothing again (rule 38).
             incident.installed = true;
@@ -163,6 +208,9 @@ pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallRe
 }
 
 fn install_failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
+    if case.incident.as_ref().is_some_and(|i| i.proves()) {
+        return spare::failed(case, why);
+    }
     for version in case.host.versions.clone() {
         case.blame_version(version);
     }
@@ -255,7 +303,7 @@ pub(super) fn spare_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
     }
 }
 
-/// The spare takes the role and must become Ready.
+/// The spare takes the role, is installed in an incident of its own, and must become Ready.
 pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
     let limits = &case.world.limits;
     let Some(incident) = &case.incident else { return };
@@ -268,9 +316,12 @@ pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
             case.wait(why);
             return;
         }
-        case.order_with_permit(Intent::Promote(spare));
+        if permit_at_hand(case) {
+            case.order_with_permit(Intent::Promote(spare));
+        }
         return;
     };
+    let given_up = case.world.host(spare).is_none_or(|h| h.lifecycle != crate::world::host::Lifecycle::InService);
     if case.world.host(spare).is_some_and(crate::world::host::Host::ready) {
         let now = case.now.elapsed;
         if let Some(incident) = &mut case.incident {
@@ -279,33 +330,20 @@ pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
         case.host.lifecycle = crate::world::host::Lifecycle::Quarantined { since: now };
         case.host.held_off = None;
         super::end(case, End::Replaced);
-    } else if case.since(booted) >= limits.boot_budget_ms {
+    } else if spare::under_way(case, spare) {
+        // Its own incident has the deadlines of an install and of a boot.
+        case.wake_in(limits.retry_ms);
+    } else if given_up || case.since(booted) >= limits.boot_budget_ms {
         case.tell(
             Loudness::Page,
-            Explanation::refusal(43, "spare-late", "the spare did not become Ready in its boot budget"),
+            Explanation::refusal(
+                43,
+                "spare-late",
+                "the spare did not become Ready in this place: both are in quarantine",
+            ),
         );
         case.go(Phase::GivingUp);
     } else {
         case.wake_in(limits.retry_ms);
     }
-}
-
-/// The spare was started under the role of this host.
-pub(super) fn promoted<R: Rules>(case: &mut Case<'_, R>) {
-    let now = case.now.elapsed;
-    let (pool, cluster) = (case.host.pool, case.host.cluster);
-    let spare = case.incident.as_ref().and_then(|i| i.spare);
-    if let Some(incident) = &mut case.incident {
-        incident.booted_at = Some(now);
-    }
-    if let Some(new) = spare.and_then(|id| case.other_mut(id)) {
-        new.role = Role::Worker;
-        new.pool = pool;
-        new.cluster = cluster;
-        new.history.promised = None;
-        new.history.was_spare = true;
-        new.history.seen_healthy = false;
-        new.spare_proof = None;
-    }
-    case.wake_in(case.world.limits.retry_ms);
 }

@@ -1,7 +1,7 @@
 //! Results of steps: what each means for the plan.
 
 use super::begin::next_rung;
-use super::{back, power, reimage, safe};
+use super::{back, power, reimage, safe, spare};
 use crate::command::{Failure, Intent, Loudness, StepResult};
 use crate::decide::Case;
 use crate::explain::Explanation;
@@ -50,7 +50,7 @@ fn done<R: Rules>(case: &mut Case<'_, R>, intent: Intent) {
             released(case);
         }
         Intent::PowerOn { .. } => powered_on(case),
-        Intent::ArmBoot(_) => {
+        Intent::ArmBoot(_) | Intent::ArmProof(_) => {
             if let Some(incident) = &mut case.incident {
                 incident.ticket_at = Some(now);
             }
@@ -71,7 +71,7 @@ fn done<R: Rules>(case: &mut Case<'_, R>, intent: Intent) {
             power::onward(case);
         }
         Intent::MintCredential(_) => case.go(Phase::PoweringOn),
-        Intent::Promote(_) => reimage::promoted(case),
+        Intent::Promote(_) => spare::promoted(case),
         Intent::Canary => case.go(Phase::Returning),
         Intent::Return => back::returned_to_service(case),
         Intent::Withdraw { uncordon } => {
@@ -173,7 +173,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             ));
             case.wake_in(10 * SECOND);
         }
-        Intent::ArmBoot(_) => {
+        Intent::ArmBoot(_) | Intent::ArmProof(_) => {
             if case.incident.as_ref().is_some_and(|i| i.tries >= 2) {
                 next_rung(
                     case,
@@ -235,7 +235,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
 }
 
 fn back_to_suspicion<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
-    if let Some(incident) = &mut case.incident {
+    if let Some(incident) = case.incident.as_mut().filter(|i| !i.of_spare()) {
         incident.reservation = None;
     }
     case.go(Phase::Suspected);

@@ -14,7 +14,8 @@ use crate::world::scope::ObserveOnly;
 pub(super) fn completes<R: Rules>(case: &mut Case<'_, R>) -> bool {
     let Some(incident) = &case.incident else { return true };
     let held = case.host.held_off == Some(incident.id);
-    let plan_keeps_off = incident.current_rung() == Rung::Replace;
+    // A spare that is off serves nobody the less: it stays off until its plan may go on.
+    let plan_keeps_off = incident.current_rung() == Rung::Replace || incident.of_spare();
     if !held || plan_keeps_off || incident.phase == Phase::SafeCompletion || incident.phase == Phase::GivingUp {
         return false;
     }

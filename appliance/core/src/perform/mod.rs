@@ -100,6 +100,7 @@ impl<R: Rules> StepRun<R> {
             | Intent::SoftReboot
             | Intent::OutletsOff
             | Intent::ArmBoot(_)
+            | Intent::ArmProof(_)
             | Intent::CloseTicket(_)
             | Intent::RemoveIdentity { .. }
             | Intent::MintCredential(_)

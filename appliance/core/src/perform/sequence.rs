@@ -47,6 +47,12 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
             Call::Bmc(host, BmcCall::SetNetworkBootOnce),
             Call::Bmc(host, BmcCall::ReadNetworkBootOnce),
         ],
+        Intent::ArmProof(job) => vec![
+            Call::Bmc(host, BmcCall::ReadPower),
+            Call::OpenProofTicket(job),
+            Call::Bmc(host, BmcCall::SetNetworkBootOnce),
+            Call::Bmc(host, BmcCall::ReadNetworkBootOnce),
+        ],
         Intent::CloseTicket(job) => vec![Call::CloseTicket(job)],
         // The etcd member by its ID first (rule 20), then what names the node (rule 41).
         // Whoever bore witness to the Off is asked right before each (rule 23): the API may keep us waiting meanwhile.
@@ -59,12 +65,8 @@ fn calls<R: Rules>(run: &StepRun<R>) -> Vec<Call> {
         // A Node of that name is there again: it needs no credential, and the name is not ours to give (rule 41).
         Intent::MintCredential(_) if run.enforces(41) => cluster(&[K::ReadNode, K::MintCredential]),
         Intent::MintCredential(_) => cluster(&[K::MintCredential]),
-        Intent::Promote(spare) => vec![
-            Call::Cluster(K::MintCredential),
-            Call::Bmc(spare, BmcCall::ReadPower),
-            Call::Bmc(spare, BmcCall::PowerOn),
-            Call::Bmc(spare, BmcCall::ReadPower),
-        ],
+        // What it is, and that nobody uses it. Its power is the matter of its own incident.
+        Intent::Promote(spare) => vec![Call::Bmc(spare, BmcCall::ReadPower)],
         Intent::Canary => cluster(&[K::CreateCanary, K::ReadCanary, K::DeleteCanary]),
         Intent::Return => cluster(&[K::RestoreLabels, K::DeleteCredential, K::Uncordon]),
         Intent::Withdraw { uncordon: true } => cluster(&[K::RemoveTaint, K::Uncordon]),
@@ -95,7 +97,6 @@ fn confirmed_by_person<R: Rules>(run: &StepRun<R>) -> bool {
 enum Then {
     Next,
     Again(Millis),
-    Skip(usize),
     Fail(Failure),
     AlreadySo,
 }
@@ -124,7 +125,6 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     match then {
         None => {}
         Some(Then::Next) => state.at += 1,
-        Some(Then::Skip(calls)) => state.at += calls,
         Some(Then::AlreadySo) => return NextCall::Done(StepResult::AlreadySo),
         Some(Then::Again(span)) if !over && (idempotent || !state.sent) => {
             let reread = matches!(run.command.intent(), Intent::MintCredential(_) | Intent::RemoveIdentity { .. });
@@ -156,7 +156,8 @@ fn effective(call: Call) -> bool {
     match call {
         Call::Bmc(_, BmcCall::GracefulRestart | BmcCall::PowerOn | BmcCall::ForceOff) => true,
         Call::OutletsOff | Call::OutletsOn | Call::RestartComponent(_) => true,
-        Call::Bmc(..) | Call::Probe | Call::ReadOutlets | Call::OpenTicket(_) | Call::CloseTicket(_) => false,
+        Call::Bmc(..) | Call::Probe | Call::ReadOutlets => false,
+        Call::OpenTicket(_) | Call::OpenProofTicket(_) | Call::CloseTicket(_) => false,
         Call::Cluster(call) => matches!(call, ClusterCall::DeleteNode | ClusterCall::RemoveEtcdMember(_)),
     }
 }
@@ -168,7 +169,7 @@ fn out_of_time(call: Option<Call>) -> Failure {
         Some(Call::Bmc(_, BmcCall::SetNetworkBootOnce | BmcCall::ReadNetworkBootOnce)) => Failure::BootNotSet,
         Some(Call::Bmc(..) | Call::OutletsOff | Call::OutletsOn | Call::ReadOutlets) => Failure::BmcSilent,
         Some(Call::RestartComponent(_)) => Failure::AgentSilent,
-        Some(Call::Probe | Call::OpenTicket(_) | Call::CloseTicket(_)) => Failure::Invalid,
+        Some(Call::Probe | Call::OpenTicket(_) | Call::OpenProofTicket(_) | Call::CloseTicket(_)) => Failure::Invalid,
     }
 }
 
@@ -262,20 +263,15 @@ fn power<R: Rules>(run: &mut StepRun<R>, host: crate::id::HostId, reply: &Reply,
     if check && !right {
         return Then::Fail(Failure::WrongMachine);
     }
-    let at = match &run.state {
-        State::Sequence(state) => state.at,
-        _ => 0,
-    };
     match (intent, reading.power) {
         (Intent::RemoveIdentity { .. }, Power::Off) => Then::Next,
         (Intent::RemoveIdentity { .. }, Power::On | Power::Transitioning) => Then::Fail(Failure::CameBack),
         (Intent::SoftReboot, Power::On) => Then::Next,
         (Intent::SoftReboot, _) => Then::Fail(Failure::ForeignChange),
-        (Intent::ArmBoot(_), Power::Off) => Then::Next,
-        (Intent::ArmBoot(_), Power::On) => Then::Fail(Failure::ForeignChange),
-        (Intent::Promote(_), Power::On) if at == 1 => Then::Skip(3),
-        (Intent::Promote(_), Power::On) => Then::Next,
-        (Intent::Promote(_), Power::Off) if at == 1 => Then::Next,
+        (Intent::ArmBoot(_) | Intent::ArmProof(_) | Intent::Promote(_), Power::Off) => Then::Next,
+        (Intent::ArmBoot(_) | Intent::ArmProof(_) | Intent::Promote(_), Power::On) => {
+            Then::Fail(Failure::ForeignChange)
+        }
         _ => Then::Again(POLL_MS),
     }
 }

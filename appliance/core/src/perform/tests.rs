@@ -101,7 +101,7 @@ fn run(intent: Intent, at: Millis) -> StepRun<Enforced> {
     StepRun::new(Enforced, command, now(at))
 }
 
-const INTENTS: [Intent; 16] = [
+const INTENTS: [Intent; 17] = [
     Intent::RestartComponent(crate::signal::Component::Kubelet),
     Intent::Cordon,
     Intent::LastLook { slow_bmc: false },
@@ -116,6 +116,7 @@ const INTENTS: [Intent; 16] = [
     Intent::RemoveIdentity { etcd_member: Some(7) },
     Intent::MintCredential(JobId(1)),
     Intent::Promote(HOST),
+    Intent::ArmProof(JobId(1)),
     Intent::Canary,
     Intent::Return,
 ];

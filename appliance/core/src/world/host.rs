@@ -117,6 +117,9 @@ pub struct History {
     pub returned: bool,
     /// A person said no to healing the present illness: no new incident until it was Ready again.
     pub declined: bool,
+    /// A person ordered the proof of this spare by typing its serial, and it has not begun yet.
+    #[serde(default)]
+    pub proof_ordered: bool,
     /// Until when an orderly reboot holds power back (rule 33).
     pub rebooting_until: Option<Elapsed>,
 }

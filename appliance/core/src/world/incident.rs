@@ -47,6 +47,10 @@ pub enum Diagnosis {
     BmcUnreachable,
     /// The evidence says ill but not what.
     Unknown,
+    /// Nothing is wrong: a spare takes the place of a host that could not be healed.
+    PlaceVacant,
+    /// Nothing is wrong: a spare is due to be proven (rule 43).
+    ProofDue,
 }
 
 /// At which stage a boot failed.
@@ -73,6 +77,8 @@ pub enum Rung {
     Reimage,
     /// A spare takes the role.
     Replace,
+    /// A spare is proven: power, boot, disk and card, nothing written (rule 43).
+    Prove,
     /// A human.
     Human,
 }
@@ -83,7 +89,7 @@ impl Rung {
     pub fn disruptive(self) -> bool {
         match self {
             Rung::SoftReboot | Rung::PowerCycle | Rung::Reimage | Rung::Replace => true,
-            Rung::RestartComponent(_) | Rung::Human => false,
+            Rung::RestartComponent(_) | Rung::Prove | Rung::Human => false,
         }
     }
 
@@ -92,7 +98,12 @@ impl Rung {
     pub fn destructive(self) -> bool {
         match self {
             Rung::Reimage => true,
-            Rung::RestartComponent(_) | Rung::SoftReboot | Rung::PowerCycle | Rung::Replace | Rung::Human => false,
+            Rung::RestartComponent(_)
+            | Rung::SoftReboot
+            | Rung::PowerCycle
+            | Rung::Replace
+            | Rung::Prove
+            | Rung::Human => false,
         }
     }
 }
@@ -146,6 +157,8 @@ pub enum Phase {
     SafeCompletion,
     /// The end is being written down (cordon stays, a human is told).
     GivingUp,
+    /// The proof of a spare is over: its ticket is closed, what it showed is kept.
+    Concluding,
 }
 
 /// The one terminal state of an incident.
@@ -159,6 +172,33 @@ pub enum End {
     Quarantined,
     /// It returned by itself, or a person stopped the heal.
     Aborted,
+    /// A spare showed power, boot, disk and card; nobody was ill.
+    Proven,
+    /// A spare did not show them: it is not used.
+    Unproven,
+}
+
+/// What an incident is for. All but the first are of spares, which are not ill: no evidence is asked for, and none of it
+/// leads back to the ladder of an ill host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Purpose {
+    /// An illness is healed.
+    #[default]
+    Heal,
+    /// A spare is installed and takes the place of another host.
+    TakePlace {
+        /// Whose place.
+        of: HostId,
+        /// The pool that it was a spare of, for its return if it fails.
+        pool: PoolId,
+        /// The cluster that it was a spare of.
+        cluster: Option<ClusterId>,
+    },
+    /// A spare is proven.
+    Prove {
+        /// A person ordered it by typing the serial: the one way to start a spare that is not linked yet.
+        ordered: bool,
+    },
 }
 
 /// What is waited for, and since when, so that "why is this host not healing" is always answerable.
@@ -318,6 +358,9 @@ impl Fence {
 pub struct Incident {
     /// Its number.
     pub id: IncidentId,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// Whose illness.
     pub host: HostId,
     /// When it opened, running time.
@@ -392,6 +435,18 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// It is of a spare, which is not ill.
+    #[must_use]
+    pub fn of_spare(&self) -> bool {
+        self.purpose != Purpose::Heal
+    }
+
+    /// It proves a spare.
+    #[must_use]
+    pub fn proves(&self) -> bool {
+        matches!(self.purpose, Purpose::Prove { .. })
+    }
+
     /// The present rung.
     #[must_use]
     pub fn current_rung(&self) -> Rung {

@@ -116,7 +116,11 @@ impl Contribution {
                 && host.history.promised.is_none(),
             // A promised one is as good as gone: two swaps at once must not both count it as kept back.
             promoted: match host.role {
-                Role::Spare => host.history.promised.is_some(),
+                // One that failed to take a place is not back in the pool before a person returns it.
+                Role::Spare => {
+                    let failed = host.history.was_spare && host.lifecycle != Lifecycle::InService;
+                    host.history.promised.is_some() || failed
+                }
                 _ => host.history.was_spare,
             },
             control_plane: host.control_plane(),

@@ -135,7 +135,7 @@ impl Checker for Fencing {
         }
         // Rule 25: off until released, untainted before on.
         if let Call::Bmc(_, BmcCall::PowerOn) = called.call
-            && !matches!(called.intent, Intent::PowerOn { alarm: true } | Intent::Promote(_))
+            && !matches!(called.intent, Intent::PowerOn { alarm: true })
             && let Some(node) = truth.node(target)
         {
             let fresh = self.released_at.get(&called.incident).is_some_and(|at| called.at < at + 110_000);
@@ -197,7 +197,7 @@ impl Checker for Steps {
         }
         if called.call == Call::Cluster(ClusterCall::MintCredential) {
             let incident = called.world.incidents.get(&called.incident);
-            let late = incident.is_some_and(|i| i.installed) || matches!(called.intent, Intent::Promote(_));
+            let late = incident.is_some_and(|i| i.installed);
             if !late {
                 say(40, "a join credential is minted before the image is verified");
             }
@@ -231,7 +231,10 @@ impl Checker for Steps {
                 "power-on is called done while the machine is off",
             ));
         }
-        if done && matches!(finished.intent, Intent::ArmBoot(_)) && !self.boot_read.contains(&finished.step) {
+        if done
+            && matches!(finished.intent, Intent::ArmBoot(_) | Intent::ArmProof(_))
+            && !self.boot_read.contains(&finished.step)
+        {
             found.push(breach(
                 34,
                 finished.at,
@@ -265,19 +268,6 @@ impl Checker for Steps {
                     }
                     if host.storage.is_some() && incident.approval.is_none() {
                         say(28, "a storage host is reimaged without approval");
-                    }
-                }
-                Intent::Promote(spare) => {
-                    let proof = decided
-                        .before
-                        .hosts
-                        .get(&spare)
-                        .and_then(|h| h.as_ref())
-                        .or(world.hosts.get(&spare))
-                        .and_then(|h| h.spare_proof);
-                    let fresh = proof.is_some_and(|p| p.passed && decided.now.elapsed.since(p.at) <= 7 * 86_400_000);
-                    if !fresh {
-                        say(43, "a spare without a fresh proof takes a role");
                     }
                 }
                 _ => {}

@@ -7,6 +7,7 @@ mod fencing;
 mod healing_end;
 mod people;
 mod planes;
+mod spares;
 mod tallies;
 
 use crate::watch::{Breach, Called, Checker, Decided, Ordered, WorldTime};
@@ -27,6 +28,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<planes::Planes>::default(),
         Box::<fencing::Fencing>::default(),
         Box::<fencing::Steps>::default(),
+        Box::<spares::Spares>::default(),
         Box::<healing_end::Ends>::default(),
         Box::<people::People>::default(),
         Box::<people::Components>::default(),

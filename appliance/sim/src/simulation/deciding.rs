@@ -36,7 +36,8 @@ impl<R: Rules> Simulation<R> {
                     self.look(app, host);
                 }
                 News::Install(job, report) => {
-                    if report == healing::event::InstallReport::Installed {
+                    use healing::event::InstallReport;
+                    if matches!(report, InstallReport::Installed | InstallReport::Proven { .. }) {
                         // The gate's own durable record: a ticket installs once.
                         self.reality.tickets.remove(&host);
                     }
@@ -229,6 +230,9 @@ impl<R: Rules> Simulation<R> {
     /// A host with an incident is watched closely; a new host gets eyes.
     pub(super) fn attend(&mut self, app: usize, change: &Change, now: Now) {
         let Change::Host(host) = change else { return };
+        if host.history.was_spare || host.role == healing::world::host::Role::Spare {
+            self.reality.serves_as(host.id, host.role, host.cluster);
+        }
         let seed = self.seed;
         let appliance = &mut self.appliances[app];
         match appliance.watched.get_mut(&host.id) {

@@ -82,6 +82,13 @@ pub enum Asked {
         /// Which host.
         host: String,
     },
+    /// Prove a spare now, by what is written on it.
+    Prove {
+        /// Which spare.
+        host: String,
+        /// What is written on the machine.
+        serial: String,
+    },
     /// Reset the breaker.
     ResetBreaker,
     /// Lift the freeze of an identity alarm.
@@ -196,6 +203,10 @@ fn understood(appliance: &Appliance, asked: &Asked) -> Result<Operator, Problem>
         }
         Asked::Heal { host: name } => Operator::RequestHeal(host(name)?),
         Asked::Return { host: name } => Operator::ReturnHost(host(name)?),
+        Asked::Prove { host: name, serial } => {
+            let host = host(name)?;
+            Operator::Prove { host, machine: typed(appliance, host, serial)?.0 }
+        }
         Asked::ResetBreaker => Operator::ResetBreaker,
         Asked::LiftPowerFreeze => Operator::LiftPowerFreeze,
     })
@@ -213,16 +224,23 @@ fn open_incident(appliance: &Appliance, id: IncidentId) -> Result<healing::world
     found.cloned().ok_or_else(|| Problem::unknown("open incident"))
 }
 
-/// A serial that is the record's names the record's machine; anything else names none, and the decisions say no (rule 27).
-fn confirm_off(appliance: &Appliance, id: IncidentId, serial: &str) -> Result<Operator, Problem> {
-    let incident = open_incident(appliance, id)?;
-    let known = appliance.inbox.views.host(incident.host).ok_or_else(|| Problem::unknown("host"))?;
+/// The machine that a typed serial names, and whether anything is recorded to compare it with. The record's own serial
+/// names the record's machine; anything else names none, and the decisions say no.
+fn typed(appliance: &Appliance, host: HostId, serial: &str) -> Result<(MachineId, bool), Problem> {
+    let known = appliance.inbox.views.host(host).ok_or_else(|| Problem::unknown("host"))?;
     let book = appliance.registrar.book();
-    let record = book.host(HostId(incident.host.0)).and_then(|entry| entry.serial.as_deref());
+    let record = book.host(host).and_then(|entry| entry.serial.as_deref());
     let typed = serial.trim();
     let same = record.is_some_and(|record| record.trim() == typed);
     let machine = if same { known.host.machine } else { book::machine(typed).unwrap_or(MachineId(0)) };
-    if record.is_none() && book::machine(typed).is_none() && incident.phase == Phase::Unfenced {
+    Ok((machine, record.is_some() || book::machine(typed).is_some()))
+}
+
+/// Rule 27.
+fn confirm_off(appliance: &Appliance, id: IncidentId, serial: &str) -> Result<Operator, Problem> {
+    let incident = open_incident(appliance, id)?;
+    let (machine, comparable) = typed(appliance, incident.host, serial)?;
+    if !comparable && incident.phase == Phase::Unfenced {
         let detail = "no serial is recorded for this host: type its SMBIOS UUID, or declare its `serial` first";
         return Err(Problem::new(StatusCode::CONFLICT, "no-serial", detail));
     }

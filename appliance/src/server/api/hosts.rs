@@ -10,7 +10,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use healing::explain::Explanation;
 use healing::time::Elapsed;
-use healing::world::host::{Host, Lifecycle, Link};
+use healing::world::host::{Host, Lifecycle, Link, Role};
+use healing::world::incident::Incident;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -29,6 +30,11 @@ pub struct Row {
     pool: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     incident: Option<u64>,
+    /// When the last proof of a spare was made, and whether all of it held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spare_proof_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spare_proof_passed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<Why>,
 }
@@ -56,6 +62,8 @@ pub fn state(view: &HostView) -> &'static str {
         Lifecycle::Retired => "retired",
         Lifecycle::Quarantined { .. } => "quarantined",
         Lifecycle::InService => match () {
+            () if view.incident.as_ref().is_some_and(Incident::proves) => "being-proven",
+            () if view.incident.as_ref().is_some_and(Incident::of_spare) => "taking-a-place",
             () if view.incident.is_some() => "ill",
             () if host.marks.paused => "paused",
             () if host.marks.maintenance_until.is_some() => "maintenance",
@@ -123,10 +131,14 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
             cluster,
             pool,
             incident: None,
+            spare_proof_at: None,
+            spare_proof_passed: None,
             explanation: None,
         };
     };
     let Host { role, link, assessment, incident, .. } = &view.host;
+    let (cluster, pool) = if view.host.history.was_spare { placed(appliance, &view.host) } else { (cluster, pool) };
+    let proof = view.host.spare_proof.filter(|_| *role == Role::Spare);
     Row {
         name: name.to_owned(),
         role: kebab(&format!("{role:?}")),
@@ -137,8 +149,19 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
         cluster,
         pool,
         incident: incident.map(|id| id.0),
+        spare_proof_at: proof.map(|proof| wall(&appliance.time, proof.at)),
+        spare_proof_passed: proof.map(|proof| proof.passed),
         explanation: view.explanation.as_ref().map(Why::from).or_else(|| stands_back(appliance, view)),
     }
+}
+
+/// Cluster and pool in which a spare serves now, which are not those that it was declared with.
+fn placed(appliance: &Appliance, host: &Host) -> (Option<String>, String) {
+    let book = appliance.registrar.book();
+    let scopes = appliance.inbox.views.scopes();
+    let cluster = host.cluster.and_then(|id| scopes.clusters.get(&id)).map(|cluster| cluster.name.clone());
+    let pool = book.pools.values().find(|pool| pool.id == u32::from(host.pool.0)).map(|pool| pool.entry.name.clone());
+    (cluster, pool.unwrap_or_default())
 }
 
 /// `GET /api/v1/hosts`
@@ -172,6 +195,19 @@ pub fn rfc3339(wall_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(wall_ms).map_or_else(|_| wall_ms.to_string(), |moment| moment.to_string())
 }
 
+/// The last proof of a spare, and when the next is due; `null` of everybody else.
+fn spare_proof(host: &Host, appliance: &Appliance) -> Value {
+    if host.role != Role::Spare {
+        return Value::Null;
+    }
+    let at = |at: Elapsed| wall(&appliance.time, at);
+    let again = appliance.inbox.views.scopes().spare_prove_again_ms;
+    match host.spare_proof {
+        Some(proof) => json!({"at": at(proof.at), "passed": proof.passed, "next_due": at(proof.at.plus(again))}),
+        None => json!({"at": null, "passed": null, "next_due": null}),
+    }
+}
+
 /// `GET /api/v1/hosts/{name}`
 pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let book = appliance.registrar.book();
@@ -199,6 +235,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
             "our_cordon": known.our_cordon,
             "our_taint": known.our_taint,
             "held_off": known.held_off,
+            "spare_proof": spare_proof(known, &appliance),
             "history": {
                 "cycles": all(&history.cycles),
                 "reimages": all(&history.reimages),
