@@ -72,6 +72,22 @@ pub enum Intent {
 }
 
 impl Intent {
+    /// A failure of it leads nowhere else: it waits, and is tried again.
+    #[must_use]
+    pub fn tried_again(&self) -> bool {
+        matches!(
+            self,
+            Intent::ArmBoot(_)
+                | Intent::ArmProof(_)
+                | Intent::Promote(_)
+                | Intent::PowerOn { .. }
+                | Intent::MintCredential(_)
+                | Intent::Canary
+                | Intent::Return
+                | Intent::Withdraw { .. }
+        )
+    }
+
     /// Needs a [`Permit`].
     #[must_use]
     pub fn needs_permit(&self) -> bool {

@@ -207,6 +207,13 @@ pub enum Operator {
         /// The identity typed.
         machine: MachineId,
     },
+    /// Power-cycle a host that is well and cordoned, to show that it can be.
+    Drill {
+        /// The host.
+        host: HostId,
+        /// The identity typed.
+        machine: MachineId,
+    },
 }
 
 /// Configuration, as events, so that a replay sees what the decisions saw.

@@ -58,5 +58,6 @@ fn wanted(diagnosis: Diagnosis) -> Vec<Rung> {
         | Diagnosis::Unknown => vec![Human],
         Diagnosis::PlaceVacant => vec![Reimage, Human],
         Diagnosis::ProofDue => vec![Prove, Human],
+        Diagnosis::DrillOrdered => vec![PowerCycle, Human],
     }
 }

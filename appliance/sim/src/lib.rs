@@ -11,6 +11,7 @@ pub mod chance;
 pub mod checks;
 pub mod cluster;
 pub mod crash_points;
+pub mod drill_stories;
 pub mod fault;
 pub mod generator;
 pub mod incidents;

@@ -63,6 +63,7 @@ impl Act {
                 Operator::EndColdStart => "end-cold-start",
                 Operator::RequestHeal(_) => "request-heal",
                 Operator::Prove { .. } => "prove",
+                Operator::Drill { .. } => "drill",
             },
         }
     }

@@ -293,6 +293,7 @@ impl Site {
             lifecycle: Lifecycle::InService,
             marks: Marks::default(),
             spare_proof: (role == Role::Spare).then_some(SpareProof { at: BEGINNING.minus(DAY), passed: true }),
+            drill: None,
             assessment: Assessment::default(),
             history: History::default(),
             incident: None,

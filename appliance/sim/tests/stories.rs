@@ -7,6 +7,7 @@ use healing::rules::Enforced;
 use healing::signal::Power;
 use healing::world::host::{Lifecycle, Link, Role};
 use healing::world::incident::End;
+use sim::drill_stories::{DRILLED, DRILLS};
 use sim::incidents::INCIDENTS;
 use sim::scenes::{SCENES, Scene};
 use sim::simulation::Simulation;
@@ -46,6 +47,34 @@ fn every_story_is_told_as_before_and_breaks_no_rule() {
             insta::assert_snapshot!(file_name(scene), text);
         }
     });
+}
+
+/// A drill cuts a host that is well, once, and nobody else; whatever comes between, the host is on at the end.
+#[test]
+fn every_drill_is_told_as_before_and_breaks_no_rule() {
+    let told = |name: &str| {
+        let scene = DRILLS.iter().find(|scene| scene.name == name).expect("a scene");
+        let (simulation, text) = story(scene);
+        assert_eq!(simulation.breaches(), &[], "{name}");
+        assert_eq!(simulation.reality.power(DRILLED), Power::On, "{name}");
+        insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true}, {
+            insta::assert_snapshot!(file_name(scene), text);
+        });
+        let stats = simulation.stats();
+        let ends: Vec<Option<End>> = stats.incidents.iter().filter(|i| i.host == DRILLED).map(|i| i.end).collect();
+        (stats.healthy_power_cycled, ends.first().copied().flatten())
+    };
+    assert_eq!(told("a drill of a cordoned host"), (1, Some(End::Proven)));
+    for refused in [
+        "a drill of a host that nobody cordoned",
+        "a drill with the serial of another host",
+        "a drill while the API is away",
+    ] {
+        assert_eq!(told(refused), (0, None), "{refused}");
+    }
+    assert_eq!(told("a drill of a host whose BMC is silent"), (0, Some(End::Unproven)));
+    assert_eq!(told("a drill of a host that does not come back"), (1, Some(End::Unproven)));
+    assert_eq!(told("paused while a drilled host is off"), (1, Some(End::Unproven)));
 }
 
 /// The end of the last incident on a host of a scene.

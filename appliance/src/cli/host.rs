@@ -61,6 +61,9 @@ pub(super) enum Host {
     /// Prove a spare now: power, one boot from the network, disk and card, nothing written. It is how a new spare is linked,
     /// since it has no Node that could show whose BMC it is.
     Prove(Prove),
+    /// Power-cycle a host that is Ready and that you have cordoned and drained: off, proof, on, Ready with a new boot. It shows that
+    /// its BMC can be relied on, and how long a heal takes; the host stays cordoned as it was.
+    Drill(Prove),
     /// Take a host out of the register. One with an open incident stays.
     Remove(Named),
 }
@@ -98,7 +101,7 @@ pub(super) struct Maintenance {
 pub(super) struct Prove {
     #[command(flatten)]
     host: Named,
-    /// The serial number on the machine that may be switched on.
+    /// The serial number on the machine whose power is switched.
     #[arg(long)]
     serial: String,
 }
@@ -131,6 +134,7 @@ impl Host {
             Host::Heal(named) => named.order(|host| Asked::Heal { host }),
             Host::Return(named) => named.order(|host| Asked::Return { host }),
             Host::Prove(Prove { host, serial }) => host.order(|host| Asked::Prove { host, serial }),
+            Host::Drill(Prove { host, serial }) => host.order(|host| Asked::Drill { host, serial }),
             Host::Remove(named) => {
                 named.list.appliance.delete(&format!("/control/v1/hosts/{}", segment(&named.name)?))?;
                 Ok(Exit::Ok)

@@ -169,6 +169,7 @@ fn host(id: u32) -> Host {
         lifecycle: Lifecycle::InService,
         marks: Marks { cmdb: CmdbState::NotKept, ..Marks::default() },
         spare_proof: None,
+        drill: None,
         assessment: Default::default(),
         history: Default::default(),
         incident: None,

@@ -87,6 +87,11 @@ impl<M: Members> Drivers<M> {
             return None;
         };
         let _one = self.one.lock().await;
+        if matches!(call, ClusterCall::RestoreLabels | ClusterCall::DeleteCredential)
+            && !self.joined_anew(joining, &member)
+        {
+            return None;
+        }
         let answered = self.ask(client, joining, call, way, &member).await;
         answered.unwrap_or_else(|error| {
             tracing::error!(node = %member.node, ?call, %error, "the rejoin stops");
@@ -120,6 +125,17 @@ impl<M: Members> Drivers<M> {
         let token = rejoin.credential(member.lifetime, Timestamp::now()).await?;
         let plan = JoinPlan { address, endpoint: plan.endpoint.clone(), options: plan.options.clone() };
         Ok(rejoin.first_boot(&plan, &token)?.files)
+    }
+
+    /// Whether this incident took the host's old identity away. One that was only power-cycled comes back as the Node that it was:
+    /// there is nothing of a rejoin to be verified, and nothing to be recorded.
+    fn joined_anew(&self, joining: Joining<'_>, member: &Member) -> bool {
+        match record::look(&self.records, &member.node) {
+            Ok(content) => content
+                .is_some_and(|content| content.removed && job_of(joining.incident).is_ok_and(|job| job == content.job)),
+            // What cannot be read is told by whoever opens it.
+            Err(_) => true,
+        }
     }
 
     async fn ask(

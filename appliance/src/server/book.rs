@@ -305,6 +305,7 @@ impl Book {
             lifecycle: Lifecycle::InService,
             marks: Marks { is_self: entry.is_self, ..Marks::default() },
             spare_proof: None,
+            drill: None,
             assessment: Default::default(),
             history: Default::default(),
             incident: None,

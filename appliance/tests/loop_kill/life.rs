@@ -289,6 +289,7 @@ fn configuration() -> Vec<Config> {
             lifecycle: Lifecycle::InService,
             marks: Marks::default(),
             spare_proof: None,
+            drill: None,
             assessment: Default::default(),
             history: Default::default(),
             incident: None,

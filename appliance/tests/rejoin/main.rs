@@ -100,6 +100,10 @@ fn the_step_machine_s_calls_bring_a_wiped_host_back() {
         assert_eq!(scene.ask(&drivers, ClusterId(9), HOST, ClusterCall::DeleteNode).await, None);
         assert_eq!(scene.ask(&drivers, CLUSTER, HostId(8), ClusterCall::DeleteNode).await, None);
         assert_eq!(scene.ask(&drivers, CLUSTER, HOST, ClusterCall::Cordon).await, None);
+        // A host that is only power-cycled comes back as the Node that it was: its labels are the cluster client's.
+        for call in [ClusterCall::RestoreLabels, ClusterCall::DeleteCredential] {
+            assert_eq!(scene.ask(&drivers, CLUSTER, HOST, call).await, None, "{call:?}");
+        }
         for round in ["kubeadm", "generic"] {
             if round == "generic" {
                 scene.use_generic_driver();

@@ -329,7 +329,14 @@ impl<'a, R: Rules> Case<'a, R> {
     fn issue(&mut self, intent: Intent, warrant: Warrant<R>) {
         let target = self.target(intent);
         let (now, step_ms) = (self.now.elapsed, self.world.limits.step_ms);
+        let pause = self.world.limits.retry_ms;
         let Some(incident) = &mut self.incident else { return };
+        // What just failed is not tried again in the same breath: an API that refuses would be asked hundreds of times a second.
+        if let Some(at) = incident.failed_at.filter(|at| intent.tried_again() && now.since(*at) < pause) {
+            self.wake_at(at.plus(pause));
+            return;
+        }
+        incident.failed_at = None;
         let step = StepId((incident.id.0 << 16) | u64::from(incident.steps_issued));
         if let Some(command) = Command::new(step, incident.id, target, intent, warrant) {
             incident.steps_issued = incident.steps_issued.saturating_add(1);
@@ -451,6 +458,7 @@ fn fresh_incident(
         wait: None,
         steps_issued: 0,
         tries: 0,
+        failed_at: None,
         cycles: 0,
         soft_rebooted: false,
         reservation: None,

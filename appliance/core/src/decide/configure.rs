@@ -198,6 +198,7 @@ mod tests {
             lifecycle: Lifecycle::InService,
             marks: Marks::default(),
             spare_proof: None,
+            drill: None,
             assessment: crate::assess::Assessment::default(),
             history: crate::world::host::History::default(),
             incident: None,

@@ -112,6 +112,7 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
             None => refuse(&mut out, now, "no-such-host", format!("there is no host {}", host.0)),
         },
         Operator::Prove { host, machine } => prove(world, *host, *machine, now, &mut out),
+        Operator::Drill { host, machine } => drill(world, *host, *machine, now, &mut out),
     }
     out
 }
@@ -242,6 +243,28 @@ fn prove<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out:
     put_host(world, id, now, out, |h| h.history.proof_ordered = true);
 }
 
+/// Takes the order for a drill: the host's next decision asks every rule, and begins it or says why not.
+fn drill<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out: &mut Outcome<R>) {
+    let Some(known) = world.hosts.get(&id) else {
+        return refuse(out, now, "no-such-host", format!("there is no host {}", id.0));
+    };
+    let why = if known.machine.is_placeholder() || !known.machine.same_machine(machine) {
+        Some("the serial typed is not this host's: read it off the machine")
+    } else if known.role == Role::Spare {
+        Some("it is a spare: `rackmedic host prove` is its drill")
+    } else if known.control_plane() {
+        Some("it carries the control plane: no drill takes a part of it down")
+    } else if known.incident.is_some() {
+        Some("it has an open incident")
+    } else {
+        None
+    };
+    if let Some(why) = why {
+        return refuse(out, now, "refused", format!("{why}; nothing was begun"));
+    }
+    put_host(world, id, now, out, |h| h.history.drill_ordered = true);
+}
+
 /// Returns a quarantined or flapping host: it counts again, and what we cordoned is uncordoned by a small incident.
 fn return_host<R: Rules>(world: &World, id: HostId, now: Now, out: &mut Outcome<R>) {
     let Some(known) = world.hosts.get(&id) else {
@@ -318,6 +341,7 @@ mod tests {
             lifecycle: Lifecycle::InService,
             marks: Marks::default(),
             spare_proof: None,
+            drill: None,
             assessment: crate::assess::Assessment::default(),
             history: crate::world::host::History::default(),
             incident: None,

@@ -79,6 +79,37 @@ pub(crate) fn spare_may<R: Rules>(case: &Case<'_, R>) -> Answer {
     Ok(())
 }
 
+/// Whether a drill may begin: a host that is well, that somebody else has cordoned, and everything that a disruptive rung is
+/// asked but for evidence of an illness.
+pub(crate) fn drill_may<R: Rules>(case: &Case<'_, R>) -> Answer {
+    people::outside_forbidden(case)?;
+    people::marks_beside_a_cordon(case)?;
+    let cordoned = case.host.assessment.node.is_some_and(|node| node.cordoned) && case.host.our_cordon.is_none();
+    if !cordoned {
+        return Err(Explanation::refusal(50, "not-cordoned", "cordon and drain it first: a drill cuts its power"));
+    }
+    if !case.host.ready() || !case.host.assessment.answers() {
+        return Err(Explanation::note("not-ready", "it is not Ready: a drill is for a host that is well"));
+    }
+    people::cold_start(case)?;
+    evidence::sight(case)?;
+    evidence::linked(case)?;
+    evidence::known_healthy(case)?;
+    evidence::rebooting(case)?;
+    scope::api(case)?;
+    scope::storm(case)?;
+    scope::domains(case)?;
+    people::flapping(case, Rung::PowerCycle)?;
+    storage::redundancy(case, Rung::PowerCycle)?;
+    control_plane::quorum(case, Rung::PowerCycle)?;
+    control_plane::exclusive(case, Moment::Entering)?;
+    budget::concurrency(case, Moment::Entering)?;
+    budget::ready_share(case)?;
+    budget::breaker(case)?;
+    budget::fleet_rate(case)?;
+    budget::host_rate(case, Rung::PowerCycle)
+}
+
 /// Whether a permit that ran out during a long wait may be taken again, for a host that is proven off and released: only
 /// the others under way matter (rule 11).
 pub(crate) fn permit_again<R: Rules>(case: &Case<'_, R>) -> Answer {

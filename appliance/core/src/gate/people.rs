@@ -58,6 +58,20 @@ pub(crate) fn paused<R: Rules>(case: &Case<'_, R>) -> Answer {
 
 /// Rules 50 and 59: marks on the host, and hosts that carry the appliance.
 pub(super) fn marks<R: Rules>(case: &Case<'_, R>) -> Answer {
+    marks_beside_a_cordon(case)?;
+    if let Some(since) = case.host.marks.foreign_since.filter(|_| case.enforces(50)) {
+        let hours = case.since(since) / HOUR;
+        return Err(Explanation::refusal(
+            50,
+            "foreign-mark",
+            format!("somebody else cordoned, drained or marked it {hours} h ago: remove the mark, or it stays theirs"),
+        ));
+    }
+    Ok(())
+}
+
+/// The same without the cordon of a person, which a drill needs.
+pub(super) fn marks_beside_a_cordon<R: Rules>(case: &Case<'_, R>) -> Answer {
     let marks = &case.host.marks;
     if case.enforces(59) && marks.is_self {
         return Err(Explanation::refusal(
@@ -71,14 +85,6 @@ pub(super) fn marks<R: Rules>(case: &Case<'_, R>) -> Answer {
     }
     if marks.maintenance_until.is_some_and(|until| case.now.elapsed < until) {
         return Err(Explanation::refusal(50, "maintenance", "it is in a maintenance window"));
-    }
-    if let Some(since) = marks.foreign_since {
-        let hours = case.since(since) / HOUR;
-        return Err(Explanation::refusal(
-            50,
-            "foreign-mark",
-            format!("somebody else cordoned, drained or marked it {hours} h ago: remove the mark, or it stays theirs"),
-        ));
     }
     if case.view.sight.cluster.as_ref().is_some_and(|c| c.upgrade_running) {
         return Err(Explanation::refusal(50, "upgrade", "an upgrade of the cluster is running"));

@@ -46,7 +46,8 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
     let Some(incident) = &mut case.incident else { return };
     let booted = *incident.booted_at.get_or_insert(now);
     let rung = incident.current_rung();
-    let acted = incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot || incident.of_spare();
+    let acted =
+        incident.timings.off_ordered.is_some() || rung == Rung::SoftReboot || incident.of_spare() || incident.drills();
     let untouched = !acted && diagnose(case).is_none();
     let serves = case.serves_now();
     if returned(case) || (untouched && serves) {
@@ -187,6 +188,9 @@ pub(super) fn returning<R: Rules>(case: &mut Case<'_, R>) {
     if let Err(why) = gate::outside_forbidden(case) {
         case.wait(why);
         return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.drills()) {
+        return super::drill::passed(case);
     }
     let limits = &case.world.limits;
     let day = within(&case.host.history.heals, DAY, case.now) + 1;

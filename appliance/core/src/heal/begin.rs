@@ -173,6 +173,9 @@ pub(super) fn next_rung_for<R: Rules>(case: &mut Case<'_, R>, diagnosis: Diagnos
     if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
         return super::spare::failed(case, why);
     }
+    if case.incident.as_ref().is_some_and(|i| i.drills()) {
+        return super::drill::failed(case, &why);
+    }
     let better = usable(case, diagnosis);
     let now = case.now.elapsed;
     let Some(incident) = &mut case.incident else { return };

@@ -3,6 +3,7 @@
 
 mod back;
 mod begin;
+mod drill;
 mod finish;
 mod power;
 mod reimage;
@@ -20,7 +21,7 @@ use crate::diagnose::diagnose;
 use crate::explain::Explanation;
 use crate::rules::Rules;
 use crate::world::host::Lifecycle;
-use crate::world::incident::{End, Phase};
+use crate::world::incident::{End, Incident, Phase};
 
 /// Takes the incident of a host as far as it goes now.
 pub(crate) fn advance<R: Rules>(case: &mut Case<'_, R>) {
@@ -50,6 +51,9 @@ fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
         spare::open_if_due(case);
         return;
     }
+    if drill::open_if_ordered(case) {
+        return;
+    }
     if case.host.history.returned {
         begin::open_return(case);
         return;
@@ -73,7 +77,9 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
         return;
     }
     let (of_spare, proves) = case.incident.as_ref().map_or((false, false), |i| (i.of_spare(), i.proves()));
+    let drills = case.incident.as_ref().is_some_and(Incident::drills);
     match phase {
+        Phase::Suspected | Phase::Cordoning | Phase::LastLook | Phase::Unfenced if drills => drill::interrupted(case),
         Phase::Suspected | Phase::Cordoning | Phase::LastLook if of_spare => spare::interrupted(case),
         Phase::Unfenced if proves => spare::interrupted(case),
         Phase::Suspected => begin::suspected(case),

@@ -2,7 +2,7 @@
 //! between off and on everything that a crash or a pause could strand has a deadline (rules 25, 45).
 
 use super::begin::next_rung;
-use super::{finish, reimage, spare};
+use super::{drill, finish, reimage, spare};
 use crate::assess::NetworkState;
 use crate::command::{Intent, LastLook, Loudness};
 use crate::decide::Case;
@@ -139,7 +139,7 @@ fn ours<R: Rules>(case: &Case<'_, R>) -> bool {
 }
 
 /// Orders force-off (or the take-over of a found Off) under the permit. Counts are reserved in the same commit.
-fn order_off<R: Rules>(case: &mut Case<'_, R>, found_off: bool) {
+pub(super) fn order_off<R: Rules>(case: &mut Case<'_, R>, found_off: bool) {
     let now = case.now.elapsed;
     let limits = &case.world.limits;
     let Some(incident) = &mut case.incident else { return };
@@ -199,6 +199,10 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
     // A spare is switched off because it was started by us, not because it is ill.
     let installing = case.incident.as_ref().is_some_and(|i| i.installed || i.of_spare());
     if case.serves_now() && case.enforces(1) {
+        if case.incident.as_ref().is_some_and(|i| i.drills()) {
+            // Whether the off left is not known, and what is Ready is not cut again.
+            return drill::interrupted(case);
+        }
         case.go(Phase::AwaitingReady);
         return;
     }
@@ -385,7 +389,15 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
     }
     let commanded = case.incident.as_ref().is_some_and(|i| !i.fence.found_off && i.fence.off_at.is_some());
     let left = case.incident.as_ref().and_then(|i| i.fence.our_off);
+    let drills = case.incident.as_ref().is_some_and(|i| i.drills());
     match why {
+        // It lived until its off: what it said last may be heard just after the first Off was read. Once more, from now on.
+        NotProven::Answered | NotProven::Renewed
+            if drills && case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs < 3) =>
+        {
+            case.go(Phase::Proving);
+            case.wake_in(SECOND);
+        }
         NotProven::TooEarly | NotProven::Stale => {
             case.go(Phase::Proving);
             case.wake_in(SECOND);
@@ -415,6 +427,9 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
             case.host.held_off = None;
             if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
                 return spare::found_on(case);
+            }
+            if drills {
+                return drill::failed(case, &Explanation::refusal(30, "reads-on", "its BMC reads On after the off"));
             }
             let stuck = case.incident.as_ref().is_some_and(|i| i.fence.failed_proofs >= 3);
             if stuck { unfence(case, "it reads On again and again") } else { case.go(Phase::LastLook) }
@@ -500,6 +515,9 @@ fn unfence<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
     }
     if case.incident.as_ref().is_some_and(|i| i.proves()) {
         return spare::failed(case, Explanation::refusal(27, "not-proven-off", what));
+    }
+    if case.incident.as_ref().is_some_and(|i| i.drills()) {
+        return drill::failed(case, &Explanation::refusal(27, "not-proven-off", what));
     }
     let now = case.now.elapsed;
     if let Some(incident) = &mut case.incident {

@@ -131,6 +131,9 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
     if let (true, Intent::ForceOff { found_off: false }, Some(incident)) = (sent, intent, &mut case.incident) {
         incident.fence.off_left(case.now.elapsed);
     }
+    if let Some(incident) = case.incident.as_mut().filter(|_| intent.tried_again()) {
+        incident.failed_at = Some(case.now.elapsed);
+    }
     let refused = |code, what: &str| Explanation::note(code, format!("{what} ({why:?}): tried again"));
     match intent {
         Intent::Cordon => match why {

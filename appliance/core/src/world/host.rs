@@ -77,12 +77,12 @@ impl Default for Marks {
     }
 }
 
-/// What a spare last proved (rule 43).
+/// What a spare last proved (rule 43), or the last drill of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpareProof {
-    /// When power, boot, disk and NIC were last proven together.
+    /// When power, boot, disk and NIC were last proven together, or the drill ended.
     pub at: Elapsed,
-    /// Whether all four held.
+    /// Whether all of it held.
     pub passed: bool,
 }
 
@@ -120,6 +120,9 @@ pub struct History {
     /// A person ordered the proof of this spare by typing its serial, and it has not begun yet.
     #[serde(default)]
     pub proof_ordered: bool,
+    /// A person ordered a drill of this host by typing its serial, and it has not begun yet.
+    #[serde(default)]
+    pub drill_ordered: bool,
     /// Until when an orderly reboot holds power back (rule 33).
     pub rebooting_until: Option<Elapsed>,
 }
@@ -200,6 +203,9 @@ pub struct Host {
     pub marks: Marks,
     /// A spare's last proof.
     pub spare_proof: Option<SpareProof>,
+    /// The last drill: when it ended, and whether it passed.
+    #[serde(default)]
+    pub drill: Option<SpareProof>,
     /// What the sources mean.
     pub assessment: Assessment,
     /// What happened to it.

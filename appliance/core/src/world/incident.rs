@@ -51,6 +51,8 @@ pub enum Diagnosis {
     PlaceVacant,
     /// Nothing is wrong: a spare is due to be proven (rule 43).
     ProofDue,
+    /// Nothing is wrong: a person ordered a drill.
+    DrillOrdered,
 }
 
 /// At which stage a boot failed.
@@ -172,13 +174,13 @@ pub enum End {
     Quarantined,
     /// It returned by itself, or a person stopped the heal.
     Aborted,
-    /// A spare showed power, boot, disk and card; nobody was ill.
+    /// A spare showed power, boot, disk and card, or a drill what it was to show; nobody was ill.
     Proven,
-    /// A spare did not show them: it is not used.
+    /// They were not shown: a spare is not used, a BMC not relied on.
     Unproven,
 }
 
-/// What an incident is for. All but the first are of spares, which are not ill: no evidence is asked for, and none of it
+/// What an incident is for. All but the first are of machines that are not ill: no evidence is asked for, and none of it
 /// leads back to the ladder of an ill host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Purpose {
@@ -199,6 +201,8 @@ pub enum Purpose {
         /// A person ordered it by typing the serial: the one way to start a spare that is not linked yet.
         ordered: bool,
     },
+    /// A host that a person has cordoned is power-cycled by his order, to show that it can be.
+    Drill,
 }
 
 /// What is waited for, and since when, so that "why is this host not healing" is always answerable.
@@ -385,6 +389,9 @@ pub struct Incident {
     pub steps_issued: u32,
     /// Tries of the present step.
     pub tries: u32,
+    /// When the last try failed, of a step that is simply tried again.
+    #[serde(default)]
+    pub failed_at: Option<Elapsed>,
     /// Power cycles of this incident.
     pub cycles: u32,
     /// A soft reboot was ordered in it.
@@ -438,7 +445,13 @@ impl Incident {
     /// It is of a spare, which is not ill.
     #[must_use]
     pub fn of_spare(&self) -> bool {
-        self.purpose != Purpose::Heal
+        matches!(self.purpose, Purpose::TakePlace { .. } | Purpose::Prove { .. })
+    }
+
+    /// It is a drill.
+    #[must_use]
+    pub fn drills(&self) -> bool {
+        self.purpose == Purpose::Drill
     }
 
     /// It proves a spare.

@@ -2,6 +2,7 @@
 //! truth, from the calls that left and from the events; they never ask the code that they check.
 
 mod budgets;
+mod drills;
 mod evidence;
 mod fencing;
 mod healing_end;
@@ -29,6 +30,7 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::<fencing::Fencing>::default(),
         Box::<fencing::Steps>::default(),
         Box::<spares::Spares>::default(),
+        Box::<drills::Drills>::default(),
         Box::<healing_end::Ends>::default(),
         Box::<people::People>::default(),
         Box::<people::Components>::default(),
@@ -40,10 +42,13 @@ pub(crate) fn breach(rule: u8, at: WorldTime, host: Option<HostId>, what: impl I
 }
 
 /// The first disruptive order of a rung: a force-off of ours or an orderly reboot. The second off of an install belongs
-/// to the permit of the first.
+/// to the permit of the first. Drills are looked at by a check of their own.
 pub(crate) fn disruptive<'a>(decided: &'a Decided<'_>) -> impl Iterator<Item = (&'a Ordered, &'a Incident)> {
     decided.ordered.iter().filter_map(|ordered| {
         let incident = decided.world.incidents.get(&ordered.incident)?;
+        if incident.drills() {
+            return None;
+        }
         let first = incident.reservation.as_ref().is_none_or(|r| r.power_steps <= 1);
         let counts = match ordered.intent {
             Intent::ForceOff { found_off: false } | Intent::SoftReboot | Intent::OutletsOff => first,

@@ -80,7 +80,8 @@ impl Checker for Spares {
                     if writes.is_some_and(|writes| writes != truth.disk_writes(incident.host)) {
                         found.push(breach(43, decided.at, Some(incident.host), "the proof of a spare wrote its disk"));
                     }
-                    if incident.end == Some(End::Proven) && truth.power(incident.host) != Power::Off {
+                    let spare = matches!(incident.purpose, Purpose::Prove { .. });
+                    if spare && incident.end == Some(End::Proven) && truth.power(incident.host) != Power::Off {
                         found.push(breach(43, decided.at, Some(incident.host), "a spare is left on after its proof"));
                     }
                     self.ordered.remove(&incident.host);

@@ -89,6 +89,13 @@ pub enum Asked {
         /// What is written on the machine.
         serial: String,
     },
+    /// Power-cycle a host that is well and cordoned, to show that it can be.
+    Drill {
+        /// Which host.
+        host: String,
+        /// What is written on the machine.
+        serial: String,
+    },
     /// Reset the breaker.
     ResetBreaker,
     /// Lift the freeze of an identity alarm.
@@ -206,6 +213,10 @@ fn understood(appliance: &Appliance, asked: &Asked) -> Result<Operator, Problem>
         Asked::Prove { host: name, serial } => {
             let host = host(name)?;
             Operator::Prove { host, machine: typed(appliance, host, serial)?.0 }
+        }
+        Asked::Drill { host: name, serial } => {
+            let host = host(name)?;
+            Operator::Drill { host, machine: typed(appliance, host, serial)?.0 }
         }
         Asked::ResetBreaker => Operator::ResetBreaker,
         Asked::LiftPowerFreeze => Operator::LiftPowerFreeze,

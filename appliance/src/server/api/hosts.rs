@@ -63,6 +63,7 @@ pub fn state(view: &HostView) -> &'static str {
         Lifecycle::Quarantined { .. } => "quarantined",
         Lifecycle::InService => match () {
             () if view.incident.as_ref().is_some_and(Incident::proves) => "being-proven",
+            () if view.incident.as_ref().is_some_and(Incident::drills) => "in-a-drill",
             () if view.incident.as_ref().is_some_and(Incident::of_spare) => "taking-a-place",
             () if view.incident.is_some() => "ill",
             () if host.marks.paused => "paused",
@@ -236,6 +237,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
             "our_taint": known.our_taint,
             "held_off": known.held_off,
             "spare_proof": spare_proof(known, &appliance),
+            "drill": known.drill.map(|drill| json!({"at": at(drill.at), "passed": drill.passed})),
             "history": {
                 "cycles": all(&history.cycles),
                 "reimages": all(&history.reimages),
