@@ -129,7 +129,7 @@ impl Site {
                     2 => 3 * DAY - 60 * MINUTE,
                     _ => DAY,
                 };
-                spare.spare_proof = Some(SpareProof { at: BEGINNING.minus(age), passed: true });
+                spare.spare_proof = Some(SpareProof { at: BEGINNING.minus(age), passed: true, at_wall_ms: 0 });
                 spare.marks = Marks::default();
             }
         }
@@ -292,7 +292,11 @@ impl Site {
             disk: Some(format!("disk-{}", id.0)),
             lifecycle: Lifecycle::InService,
             marks: Marks::default(),
-            spare_proof: (role == Role::Spare).then_some(SpareProof { at: BEGINNING.minus(DAY), passed: true }),
+            spare_proof: (role == Role::Spare).then_some(SpareProof {
+                at: BEGINNING.minus(DAY),
+                passed: true,
+                at_wall_ms: 0,
+            }),
             drill: None,
             assessment: Assessment::default(),
             history: History::default(),

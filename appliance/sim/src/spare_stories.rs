@@ -21,7 +21,9 @@ fn spares(site: &mut Site, change: impl Fn(&mut healing::world::host::Host)) {
 
 /// Proven so long ago that the next proof comes right when the scene begins.
 fn due_at_begin(site: &mut Site) {
-    spares(site, |h| h.spare_proof = Some(SpareProof { at: BEGINNING.minus(3 * DAY).plus(BEGIN), passed: true }));
+    spares(site, |h| {
+        h.spare_proof = Some(SpareProof { at: BEGINNING.minus(3 * DAY).plus(BEGIN), passed: true, at_wall_ms: 0 })
+    });
 }
 
 fn prove(spare: u32, machine: MachineId) -> Operator {

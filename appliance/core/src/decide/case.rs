@@ -472,6 +472,7 @@ fn fresh_incident(
         job: None,
         installed: false,
         progress_at: None,
+        early_report: None,
         ticket_at: None,
         spare: None,
         alarmed: false,

@@ -126,7 +126,9 @@ fn place(world: &World, host: &Host) -> Result<Host, String> {
                 // What was shown of this machine is not undone by a record that is applied again: a mismatch found
                 // meanwhile stays one (rule 29), a spare's proof is neither lost nor brought back (rule 43).
                 new.link = old.link;
-                new.spare_proof = old.spare_proof;
+                // What was shown of another disk is not shown of this one.
+                new.spare_proof = old.spare_proof.filter(|_| old.disk == new.disk);
+                new.drill = old.drill;
                 if old.history.was_spare {
                     // It took a host's place since that record was written.
                     (new.role, new.pool, new.cluster) = (old.role, old.pool, old.cluster);
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_spare_keeps_its_proof_and_one_that_took_a_place_keeps_the_place() {
-        let proof = Some(SpareProof { at: Elapsed(7), passed: true });
+        let proof = Some(SpareProof { at: Elapsed(7), passed: true, at_wall_ms: 0 });
         let proven = Host { spare_proof: proof, ..record(Role::Spare) };
         assert_eq!(applied(proven.clone(), &record(Role::Spare)).spare_proof, proof);
         assert_eq!(applied(record(Role::Spare), &proven).spare_proof, None, "a stale proof comes back");

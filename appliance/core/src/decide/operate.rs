@@ -386,7 +386,7 @@ mod tests {
         let mut world = World::new(&Policy::<SitePolicy>::default());
         let mut failed = Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..spare() };
         failed.history.was_spare = true;
-        failed.spare_proof = Some(crate::world::host::SpareProof { at: Elapsed(1), passed: true });
+        failed.spare_proof = Some(crate::world::host::SpareProof { at: Elapsed(1), passed: true, at_wall_ms: 0 });
         world.apply(&Change::Host(Box::new(failed)));
         assert_eq!(world.tallies.promoted, 1, "it is not back in the pool yet");
         let out: Outcome<Enforced> = order(&world, &Operator::ReturnHost(HostId(1)), NOW);

@@ -8,8 +8,8 @@ use crate::id::HostId;
 use crate::rules::Rules;
 use crate::signal::Power;
 use crate::time::{DAY, HOUR, MINUTE};
-use crate::world::host::{CmdbState, Host, Lifecycle, Link, within};
-use crate::world::incident::{End, Rung};
+use crate::world::host::{CmdbState, Host, Lifecycle, Link, Role, within};
+use crate::world::incident::{End, Incident, Rung};
 use crate::world::scope::Consent;
 
 /// Rule 11: at once at most a tenth of the workers of a cluster, one per domain and chassis.
@@ -155,31 +155,26 @@ pub(crate) enum Spare {
 /// Chooses a proven spare for a worker, keeping the reserve (rules 16, 43), with the pool's consent.
 pub(crate) fn choose_spare<R: Rules>(case: &Case<'_, R>) -> Spare {
     let limits = &case.world.limits;
-    let proven = |id: &&HostId| {
-        case.world.host(**id).is_some_and(|spare| {
-            let fresh = spare.spare_proof.is_some_and(|p| p.passed && case.since(p.at) <= limits.spare_proof_ms);
-            let fits = spare.cluster.is_none() || spare.cluster == case.host.cluster;
-            let free =
-                spare.incident.is_none() && spare.lifecycle == Lifecycle::InService && spare.history.promised.is_none();
-            (fresh || !case.enforces(43))
-                && fits
-                && free
-                && (spare.link == Link::Linked || !case.enforces(29))
-                && installable(case, spare)
-        })
-    };
+    let all = || case.world.tallies.spares.iter().filter_map(|id| case.world.host(*id));
+    let unpromised = || all().filter(|spare| spare.history.promised.is_none() && fits(case, spare));
     let spares = case.world.tallies.spares.len() as u64;
-    let Some(choice) = case.world.tallies.spares.iter().find(proven) else { return Spare::None };
+    let Some(choice) = unpromised().find(|spare| spare.incident.is_none()).map(|spare| spare.id) else {
+        let proofs = |spare: &Host| case.world.incident_of(spare.id).is_some_and(Incident::proves);
+        if unpromised().any(proofs) {
+            return Spare::Wait(Explanation::note("spare-in-proof", "the spare for it is just being proven again"));
+        }
+        return Spare::None;
+    };
     let pool = spares + u64::from(case.world.tallies.promoted);
     let reserve = limits.spare_reserve.min(pool.saturating_sub(1));
     if case.enforces(16) && spares <= reserve {
         return Spare::Wait(Explanation::refusal(16, "spare-reserve", "the last spares are kept back"));
     }
     match case.pool().map(|p| p.replace) {
-        Some(Consent::Automatic) => Spare::Take(*choice),
+        Some(Consent::Automatic) => Spare::Take(choice),
         Some(Consent::Ask) => {
             match approval(case, Rung::Replace, 51, "approve-replace", "the swap with a spare needs approval here") {
-                Ok(()) => Spare::Take(*choice),
+                Ok(()) => Spare::Take(choice),
                 Err(why) => Spare::Wait(why),
             }
         }
@@ -187,12 +182,33 @@ pub(crate) fn choose_spare<R: Rules>(case: &Case<'_, R>) -> Spare {
     }
 }
 
+/// Whether the spare that was promised may still be used: what was so when it was chosen may have changed in a long wait.
+pub(crate) fn still_fits<R: Rules>(case: &Case<'_, R>, spare: HostId) -> bool {
+    let ours = case.incident.as_ref().map(|i| i.id);
+    case.world
+        .host(spare)
+        .is_some_and(|spare| spare.incident.is_none() && spare.history.promised == ours && fits(case, spare))
+}
+
+/// Proven freshly, linked, of this cluster or of none, and installable (rules 29, 43).
+fn fits<R: Rules>(case: &Case<'_, R>, spare: &Host) -> bool {
+    let fresh = spare.spare_proof.is_some_and(|p| p.fresh(case.world.limits.spare_proof_ms, case.now));
+    spare.role == Role::Spare
+        && spare.lifecycle == Lifecycle::InService
+        && (fresh || !case.enforces(43))
+        && (spare.cluster.is_none() || spare.cluster == case.host.cluster)
+        && (spare.link == Link::Linked || !case.enforces(29))
+        && installable(case, spare)
+}
+
 /// Whether a spare may be written at all: its disk is named, nobody holds it back or uses it, and neither its own rate of
 /// installs nor its versions forbid one (rules 14, 15, 36, 49, 50, 59).
 fn installable<R: Rules>(case: &Case<'_, R>, spare: &Host) -> bool {
     let limits = &case.world.limits;
     let marks = &spare.marks;
+    let domain = spare.domains.iter().any(|id| case.domain(*id).is_some_and(|domain| domain.paused));
     let left_alone = marks.paused
+        || (domain && case.enforces(49))
         || marks.is_self
         || marks.cmdb == CmdbState::Other
         || marks.maintenance_until.is_some_and(|until| case.now.elapsed < until);

@@ -15,7 +15,7 @@ use crate::rules::Rules;
 use crate::signal::BootStage;
 use crate::world::incident::Rung;
 
-pub(crate) use budget::{Spare, choose_spare, heal_ended};
+pub(crate) use budget::{Spare, choose_spare, heal_ended, still_fits};
 pub(crate) use component::restart_allowed;
 pub(crate) use evidence::{confirmed, look_confirms};
 pub(crate) use people::{approval, outside_forbidden};
@@ -73,10 +73,20 @@ pub(crate) fn spare_may<R: Rules>(case: &Case<'_, R>) -> Answer {
     people::cold_start(case)?;
     evidence::sight(case)?;
     evidence::linked(case)?;
+    firmware_rests(case)
+}
+
+/// Whether no firmware task runs (rule 33).
+pub(crate) fn firmware_rests<R: Rules>(case: &Case<'_, R>) -> Answer {
     if case.enforces(33) && case.host.assessment.stage == BootStage::FirmwareTask {
         return Err(Explanation::refusal(33, "firmware-task", "a firmware task runs: no power until it ends"));
     }
     Ok(())
+}
+
+/// What people have marked on it (rules 50, 59).
+pub(crate) fn marks_allow<R: Rules>(case: &Case<'_, R>) -> Answer {
+    people::marks(case)
 }
 
 /// Whether a drill may begin: a host that is well, that somebody else has cordoned, and everything that a disruptive rung is

@@ -48,7 +48,7 @@ pub(super) fn failed<R: Rules>(case: &mut Case<'_, R>, why: &Explanation) {
     let sentence =
         format!("{}: its drill failed ({}): that its power heals it is not shown", case.host.name, why.sentence);
     case.tell(Loudness::Page, Explanation { rule: why.rule, code: "drill-failed".into(), sentence: sentence.into() });
-    case.host.drill = Some(SpareProof { at: case.now.elapsed, passed: false });
+    case.host.drill = Some(SpareProof::now(case.now, false));
     finish::withdraw(case, End::Unproven);
 }
 
@@ -68,7 +68,7 @@ pub(super) fn passed<R: Rules>(case: &mut Case<'_, R>) {
     if case.incident.as_ref().is_some_and(|i| i.timings.proven_off.is_none()) {
         return failed(case, &Explanation::note("cut-short", "it was switched on again before it was proven off"));
     }
-    case.host.drill = Some(SpareProof { at: case.now.elapsed, passed: true });
+    case.host.drill = Some(SpareProof::now(case.now, true));
     let told = case.incident.as_ref().map(|i| {
         let at = i.timings.off_ordered.unwrap_or(i.opened_at);
         let after = |moment: Option<crate::time::Elapsed>| moment.map_or(0, |moment| moment.since(at) / 1_000);

@@ -224,9 +224,18 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
             case.wait(why);
             return;
         }
+    } else if let Err(why) = spare::may_cut(case) {
+        if case.incident.as_ref().is_some_and(|i| i.proves()) && why.code != "firmware-task" {
+            return spare::failed(case, why);
+        }
+        case.wait(why);
+        return;
     } else if case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none()) {
-        // The off after an install that could not be ordered at once: it counts when it is.
-        order_off(case, false);
+        // The off after an install that could not be ordered at once: it counts when it is. Whoever used the wait for a system
+        // of his own keeps it.
+        if !reimage::brought_back(case) {
+            order_off(case, false);
+        }
         return;
     }
     let found_off = case.incident.as_ref().is_some_and(|i| i.fence.found_off);
@@ -470,6 +479,10 @@ pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<Machi
 
 /// The BMC gives nothing: a second proof if there is one, else unfenced (rule 27).
 pub(super) fn no_bmc<R: Rules>(case: &mut Case<'_, R>, what: &'static str) {
+    if case.incident.as_ref().is_some_and(|i| i.proves() || i.drills()) {
+        // It is the BMC that was to be shown; outlets would only hide that it was not.
+        return unfence(case, what);
+    }
     let untouched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none());
     if untouched && case.host.outlets && refused(case, Moment::BeforePower) {
         return;
@@ -599,6 +612,10 @@ pub(super) fn unfenced<R: Rules>(case: &mut Case<'_, R>) {
 
 fn denied<R: Rules>(case: &mut Case<'_, R>) -> bool {
     if case.incident.as_ref().is_some_and(|i| i.denied) {
+        if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
+            spare::failed(case, Explanation::note("denied", "a person said no"));
+            return true;
+        }
         case.host.history.declined = true;
         finish::withdraw(case, End::Aborted);
         return true;
@@ -855,6 +872,11 @@ pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
         incident.fence.failed_proofs = 0;
     }
     if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    if let Err(why) = spare::may_cut(case) {
+        // In `powering_off` it is asked again, and ended there if it is a proof.
         case.wait(why);
         return;
     }

@@ -91,11 +91,12 @@ fn permit_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
         return false;
     }
     super::begin::reserve(case, rung);
-    // The same rung goes on: its power steps and installs are counted on, and it counts once (rule 14).
-    if let Some(incident) = &mut case.incident
-        && let Some(reservation) = &mut incident.reservation
-    {
-        reservation.power_steps = incident.cycles;
+    // The same rung goes on: its power steps and installs are counted on, and it counts once (rule 14). The start of a spare is
+    // its first power step.
+    if let Some(incident) = &mut case.incident {
+        let steps = incident.cycles + u32::from(incident.of_spare());
+        let Some(reservation) = &mut incident.reservation else { return true };
+        reservation.power_steps = steps;
         reservation.installs = incident.job.map_or(0, |job| u32::from(job.0.to_be_bytes()[7]));
     }
     true
@@ -179,6 +180,13 @@ pub(super) fn node_is_back<R: Rules>(case: &mut Case<'_, R>) {
 pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallReport) {
     let now = case.now.elapsed;
     let Some(incident) = &mut case.incident else { return };
+    if incident.phase == Phase::PoweringOn && incident.ticket_at.is_some() && !incident.installed {
+        // The appliance was killed after its On had left, or its BMC is slow: what the installer says last it says once.
+        if report != InstallReport::Progress {
+            incident.early_report = Some(report);
+        }
+        return;
+    }
     if incident.phase != Phase::Installing {
         return;
     }
@@ -290,7 +298,11 @@ pub(super) fn spare_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
             true
         }
         Spare::Wait(why) => {
-            // The proof is used up by waiting; it is earned again when the wait is over.
+            // The proof is used up by waiting; it is earned again when the wait is over, and so is the permit: others need not
+            // wait for a host that is off and released.
+            if let Some(incident) = &mut case.incident {
+                incident.reservation = None;
+            }
             case.go(Phase::Proving);
             case.wait(why);
             false
@@ -308,12 +320,30 @@ pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
     let limits = &case.world.limits;
     let Some(incident) = &case.incident else { return };
     let Some(spare) = incident.spare else {
-        case.go(Phase::GivingUp);
+        // The one that was promised could not be used any more.
+        if spare_at_hand(case) {
+            case.wake_in(1);
+        }
         return;
     };
     let Some(booted) = incident.booted_at else {
         if let Err(why) = gate::outside_forbidden(case) {
             case.wait(why);
+            return;
+        }
+        if !gate::still_fits(case, spare) {
+            case.note(
+                "spare-unfit",
+                format!("{}: the spare that was promised may not be used any more", case.host.name),
+            );
+            let id = case.incident.as_ref().map(|i| i.id);
+            if let Some(other) = case.other_mut(spare).filter(|other| other.history.promised == id) {
+                other.history.promised = None;
+            }
+            if let Some(incident) = &mut case.incident {
+                incident.spare = None;
+            }
+            case.wake_in(1);
             return;
         }
         if permit_at_hand(case) {
@@ -322,7 +352,10 @@ pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
         return;
     };
     let given_up = case.world.host(spare).is_none_or(|h| h.lifecycle != crate::world::host::Lifecycle::InService);
-    if case.world.host(spare).is_some_and(crate::world::host::Host::ready) {
+    if spare::under_way(case, spare) {
+        // Its own incident has the deadlines of an install and of a boot, the soak and the canary pod.
+        case.wake_in(limits.retry_ms);
+    } else if case.world.host(spare).is_some_and(crate::world::host::Host::ready) {
         let now = case.now.elapsed;
         if let Some(incident) = &mut case.incident {
             incident.timings.ready.get_or_insert(now);
@@ -330,9 +363,6 @@ pub(super) fn promoting<R: Rules>(case: &mut Case<'_, R>) {
         case.host.lifecycle = crate::world::host::Lifecycle::Quarantined { since: now };
         case.host.held_off = None;
         super::end(case, End::Replaced);
-    } else if spare::under_way(case, spare) {
-        // Its own incident has the deadlines of an install and of a boot.
-        case.wake_in(limits.retry_ms);
     } else if given_up || case.since(booted) >= limits.boot_budget_ms {
         case.tell(
             Loudness::Page,

@@ -15,11 +15,20 @@ use crate::world::incident::{Phase, Rung};
 /// Takes the result of the step that was awaited.
 pub(crate) fn result<R: Rules>(case: &mut Case<'_, R>, intent: Intent, result: &StepResult) {
     match result {
+        StepResult::AlreadySo if started_by_others(case, intent) => {
+            spare::failed(case, Explanation::refusal(31, "not-off", "it is on, and not by us: somebody uses it"));
+        }
         StepResult::Done | StepResult::AlreadySo => done(case, intent),
         StepResult::Looked(look) => power::looked(case, look),
         StepResult::Readings { readings, off_sent } => read(case, readings, *off_sent),
         StepResult::Failed { why, readings, sent } => failed(case, intent, *why, readings, *sent),
     }
+}
+
+/// A spare that was to be switched on is on, and no on of ours left: rule 31's change by others.
+fn started_by_others<R: Rules>(case: &Case<'_, R>, intent: Intent) -> bool {
+    let on = matches!(intent, Intent::PowerOn { alarm: false });
+    on && case.enforces(31) && case.incident.as_ref().is_some_and(|i| i.of_spare() && i.fence.our_on.is_none())
 }
 
 fn read<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading], off_sent: Option<crate::time::Elapsed>) {
@@ -115,7 +124,13 @@ fn powered_on<R: Rules>(case: &mut Case<'_, R>) {
     match incident.phase {
         Phase::SafeCompletion => safe::over(case),
         Phase::Withdrawing => {}
-        _ if incident.ticket_at.is_some() && !incident.installed => case.go(Phase::Installing),
+        _ if incident.ticket_at.is_some() && !incident.installed => {
+            let early = incident.early_report.take();
+            case.go(Phase::Installing);
+            if let Some(report) = early {
+                reimage::install_report(case, report);
+            }
+        }
         _ => case.go(Phase::AwaitingReady),
     }
 }
@@ -130,6 +145,11 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
     }
     if let (true, Intent::ForceOff { found_off: false }, Some(incident)) = (sent, intent, &mut case.incident) {
         incident.fence.off_left(case.now.elapsed);
+    }
+    if let (true, Intent::PowerOn { .. }, Some(incident)) = (sent, intent, &mut case.incident)
+        && incident.of_spare()
+    {
+        incident.fence.our_on = Some(case.now.elapsed);
     }
     if let Some(incident) = case.incident.as_mut().filter(|_| intent.tried_again()) {
         incident.failed_at = Some(case.now.elapsed);

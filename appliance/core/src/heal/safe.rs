@@ -93,6 +93,7 @@ pub(super) fn over<R: Rules>(case: &mut Case<'_, R>) {
             incident.fence = incident.fence.anew();
             incident.released = false;
             incident.alarmed = false;
+            incident.booted_at = None;
         }
         case.go(Phase::Suspected);
         case.wait(Explanation::refusal(

@@ -13,6 +13,18 @@ use crate::time::Elapsed;
 use crate::world::host::{Lifecycle, Link, Role, SpareProof, remember};
 use crate::world::incident::{Diagnosis, End, Fence, Incident, Phase, Purpose, Reservation, Rung};
 
+/// Whether its power may be cut, or a step of it sent: a freeze of an identity alarm, and marks that people set meanwhile, hold for
+/// a machine that we started as for any other.
+pub(super) fn may_cut<R: Rules>(case: &Case<'_, R>) -> Result<(), Explanation> {
+    frozen(case)?;
+    if !case.incident.as_ref().is_some_and(|i| i.of_spare()) {
+        return Ok(());
+    }
+    // Asked here, or a task of minutes would use up the steps of its permit in seconds.
+    gate::firmware_rests(case)?;
+    gate::marks_allow(case)
+}
+
 /// Waits whose end is another try: what stopped the step was not the spare.
 const PASSING: [&str; 12] = [
     "paused",
@@ -28,6 +40,9 @@ const PASSING: [&str; 12] = [
     "answered",
     "firmware-task",
 ];
+
+/// Reasons to leave a machine on: somebody else uses it.
+const THEIRS: [&str; 2] = ["own-system", "not-off"];
 
 /// When a spare is to be proven next; `None` = it never was, so now.
 fn proof_due<R: Rules>(case: &Case<'_, R>) -> Option<Elapsed> {
@@ -116,6 +131,15 @@ pub(super) fn promoted<R: Rules>(case: &mut Case<'_, R>) {
     let now = case.now.elapsed;
     let (of, pool, cluster) = (case.host.id, case.host.pool, case.host.cluster);
     let Some(spare) = case.incident.as_ref().and_then(|i| i.spare) else { return };
+    if case.world.host(spare).is_none_or(|other| other.role != Role::Spare) {
+        // Its record was changed between the look and now: whatever it is for now, it is no spare.
+        if let Some(incident) = &mut case.incident {
+            incident.spare = None;
+        }
+        case.go(Phase::Promoting);
+        case.wake_in(case.world.limits.retry_ms);
+        return;
+    }
     let Some(reservation) = case.incident.as_mut().and_then(|i| i.reservation.take()) else { return };
     if let Some(incident) = &mut case.incident {
         incident.booted_at = Some(now);
@@ -155,6 +179,13 @@ pub(super) fn may_start<R: Rules>(case: &mut Case<'_, R>) -> bool {
         return false;
     }
     if let Err(why) = gate::spare_may(case) {
+        let waited = case.incident.as_ref().map_or(0, |i| case.since(i.phase_since));
+        if waited >= case.world.limits.boot_budget_ms
+            && let Some(incident) = &mut case.incident
+        {
+            // A permit does not outlast the boot budget (rule 11); it is taken again when the wait is over.
+            incident.reservation = None;
+        }
         case.wait(why);
         return false;
     }
@@ -171,17 +202,24 @@ pub(super) fn interrupted<R: Rules>(case: &mut Case<'_, R>) {
     let why = incident.wait.as_ref().map(|wait| wait.why.clone());
     let why = why.unwrap_or_else(|| Explanation::note("interrupted", "what was begun could not be ended"));
     let passing = PASSING.contains(&why.code.as_ref());
-    if passing && incident.booted_at.is_some() && frozen(case).is_ok() {
-        power::order_off_again(case);
-    } else {
-        failed(case, why);
+    let pause = case.world.limits.retry_ms;
+    if passing && case.since(incident.phase_since) < pause {
+        // What stopped it lasts longer than a breath.
+        case.wake_in(pause);
+        return;
+    }
+    let started = incident.booted_at.is_some();
+    match may_cut(case) {
+        Ok(()) if passing && started => power::order_off_again(case),
+        Err(busy) if passing && started && busy.code == "firmware-task" => case.wait(busy),
+        Ok(()) | Err(_) => failed(case, why),
     }
 }
 
 /// It reads On where it was to be off. Started by us it is switched off once more; else somebody uses it.
 pub(super) fn found_on<R: Rules>(case: &mut Case<'_, R>) {
     let ours = case.incident.as_ref().is_some_and(|i| i.booted_at.is_some());
-    match frozen(case) {
+    match may_cut(case) {
         Ok(()) if ours => power::order_off_again(case),
         Err(why) if ours => failed(case, why),
         _ => failed(case, Explanation::refusal(31, "not-off", "it is on, and not by us: somebody uses it")),
@@ -217,10 +255,10 @@ pub(super) fn failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
     );
     let told = Explanation { rule: why.rule, code: "proof-failed".into(), sentence: sentence.into() };
     case.tell(Loudness::Page, told);
-    case.host.spare_proof = Some(SpareProof { at: case.now.elapsed, passed: false });
-    // What we switched on is switched off once more; a system of its own that runs there is somebody's. While all power is
-    // frozen it is left as it is for the person who has to look anyway.
-    if started && !again && why.code != "own-system" && frozen(case).is_ok() {
+    case.host.spare_proof = Some(SpareProof::now(case.now, false));
+    // What we switched on is switched off once more; a system of its own that runs there is somebody's, as is a machine that people
+    // have marked meanwhile. While all power is frozen it is left as it is for the person who has to look anyway.
+    if started && !again && !THEIRS.contains(&why.code.as_ref()) && may_cut(case).is_ok() {
         power::order_off_again(case);
     } else {
         case.go(Phase::Concluding);
@@ -252,8 +290,14 @@ pub(super) fn shown<R: Rules>(case: &mut Case<'_, R>, machine: Option<MachineId>
         // The record, the live BMC before each step, and the installer booted on its card say the same (terms, *linked*).
         case.host.link = Link::Linked;
         case.note("linked", format!("{}: BMC, record and installer are of one machine", case.host.name));
+    } else if seen.is_none() && case.host.link == Link::Unbound {
+        let sentence = format!(
+            "{}: its firmware tells no UUID: it is not linked by this proof, and no spare before it is",
+            case.host.name
+        );
+        case.tell(Loudness::Page, Explanation { rule: None, code: "not-linked".into(), sentence: sentence.into() });
     }
-    match frozen(case) {
+    match may_cut(case) {
         Ok(()) => power::order_off_again(case),
         Err(why) => failed(case, why),
     }
@@ -268,7 +312,7 @@ pub(super) fn off<R: Rules>(case: &mut Case<'_, R>) {
     }
     if incident.ending.is_none() {
         incident.ending = Some(End::Proven);
-        case.host.spare_proof = Some(SpareProof { at: case.now.elapsed, passed: true });
+        case.host.spare_proof = Some(SpareProof::now(case.now, true));
     }
     case.go(Phase::Concluding);
 }
@@ -304,5 +348,5 @@ pub(super) fn back_to_spare<R: Rules>(case: &mut Case<'_, R>) {
     case.host.role = Role::Spare;
     case.host.pool = pool;
     case.host.cluster = cluster;
-    case.host.spare_proof = Some(SpareProof { at: case.now.elapsed, passed: false });
+    case.host.spare_proof = Some(SpareProof::now(case.now, false));
 }

@@ -84,6 +84,24 @@ pub struct SpareProof {
     pub at: Elapsed,
     /// Whether all of it held.
     pub passed: bool,
+    /// The wall clock then, Unix milliseconds; 0 = not known. Running time stands still while the appliance is down.
+    #[serde(default)]
+    pub at_wall_ms: i64,
+}
+
+impl SpareProof {
+    /// What is shown now.
+    #[must_use]
+    pub fn now(now: Now, passed: bool) -> SpareProof {
+        SpareProof { at: now.elapsed, passed, at_wall_ms: now.wall_ms }
+    }
+
+    /// It passed, and is no older than this by either clock.
+    #[must_use]
+    pub fn fresh(&self, most_ms: Millis, now: Now) -> bool {
+        let by_wall = self.at_wall_ms == 0 || now.wall_ms.saturating_sub(self.at_wall_ms) <= most_ms.cast_signed();
+        self.passed && now.elapsed.since(self.at) <= most_ms && by_wall
+    }
 }
 
 /// What happened to a host, as far as rules look back. Every list is bounded and survives restarts (rule 14).

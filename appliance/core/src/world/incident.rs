@@ -419,6 +419,9 @@ pub struct Incident {
     pub installed: bool,
     /// When the installer last reported.
     pub progress_at: Option<Elapsed>,
+    /// The last word of an installer that ended before the result of its power-on was known.
+    #[serde(default)]
+    pub early_report: Option<crate::event::InstallReport>,
     /// When the ticket of the job was opened.
     pub ticket_at: Option<Elapsed>,
     /// The spare that takes its place.

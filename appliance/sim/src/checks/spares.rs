@@ -2,7 +2,7 @@
 //! writes nothing; and a host that was replaced is never switched on again.
 
 use super::breach;
-use crate::watch::{Breach, Called, Checker, Decided, GroundTruth};
+use crate::watch::{Breach, Called, Checker, Decided, GroundTruth, WorldTime};
 use healing::command::{BmcCall, Call, Intent};
 use healing::event::{Change, Event, Operator};
 use healing::id::{HostId, IncidentId};
@@ -13,6 +13,8 @@ use healing::world::incident::{End, Purpose};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DAY: Millis = 86_400_000;
+/// As long as a forced off may take, with its readings.
+const FREEZE_GRACE_MS: Millis = 90_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct Spares {
@@ -22,6 +24,8 @@ pub(crate) struct Spares {
     chosen: BTreeSet<HostId>,
     /// Hosts whose place another took.
     replaced: BTreeSet<HostId>,
+    /// Since when all power is frozen.
+    frozen_since: Option<WorldTime>,
     /// Writes to the disk of a spare when its proof began.
     written: BTreeMap<IncidentId, u32>,
 }
@@ -30,9 +34,13 @@ impl Checker for Spares {
     fn decided(&mut self, decided: &Decided<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
         let mut found = Vec::new();
         let world = decided.world;
+        self.frozen_since = world.site.power_freeze.as_ref().and(self.frozen_since.or(Some(decided.at)));
         match decided.event {
             Event::Operator(Operator::Prove { host, machine }) => {
-                if world.hosts.get(host).is_some_and(|h| h.machine.same_machine(*machine)) {
+                // An order that was refused gives no right.
+                let taken =
+                    |h: &healing::world::host::Host| h.machine.same_machine(*machine) && h.history.proof_ordered;
+                if world.hosts.get(host).is_some_and(taken) {
                     self.ordered.insert(*host);
                 }
             }
@@ -93,6 +101,11 @@ impl Checker for Spares {
     }
 
     fn called(&mut self, called: &Called<'_>, _truth: &dyn GroundTruth) -> Vec<Breach> {
+        // A step that was begun before the alarm may still be on its way for as long as it may take.
+        let frozen = called.world.site.power_freeze.is_some();
+        if super::cuts(called) && frozen && self.frozen_since.is_some_and(|at| called.at > at + FREEZE_GRACE_MS) {
+            return vec![breach(29, called.at, Some(called.target), "power is cut while an identity alarm froze it")];
+        }
         let starts = matches!(called.call, Call::Bmc(_, BmcCall::PowerOn | BmcCall::GracefulRestart) | Call::OutletsOn);
         if !starts {
             return Vec::new();
