@@ -133,8 +133,8 @@ impl Host {
             }
             Host::Heal(named) => named.order(|host| Asked::Heal { host }),
             Host::Return(named) => named.order(|host| Asked::Return { host }),
-            Host::Prove(Prove { host, serial }) => host.order(|host| Asked::Prove { host, serial }),
-            Host::Drill(Prove { host, serial }) => host.order(|host| Asked::Drill { host, serial }),
+            Host::Prove(Prove { host, serial }) => host.order_and_hint(|host| Asked::Prove { host, serial }),
+            Host::Drill(Prove { host, serial }) => host.order_and_hint(|host| Asked::Drill { host, serial }),
             Host::Remove(named) => {
                 named.list.appliance.delete(&format!("/control/v1/hosts/{}", segment(&named.name)?))?;
                 Ok(Exit::Ok)
@@ -191,6 +191,18 @@ impl Named {
             Format::Table => data(&(serde_saphyr::to_string(&shown)? + "\n"))?,
         }
         Ok(Exit::Ok)
+    }
+
+    /// What is ordered here begins with the host's next decision, or says there why not.
+    fn order_and_hint(self, asked: impl FnOnce(String) -> Asked) -> anyhow::Result<Exit> {
+        let (name, for_people) = (self.name.clone(), self.list.output == Format::Table);
+        let done = self.order(asked)?;
+        if for_people {
+            data(&format!(
+                "`rackmedic host show {name}` tells whether it was begun (known.order_refused), and how it went\n"
+            ))?;
+        }
+        Ok(done)
     }
 
     fn order(self, asked: impl FnOnce(String) -> Asked) -> anyhow::Result<Exit> {

@@ -164,7 +164,7 @@ impl Registrar {
         let plan = before.plan(declared, &self.ground).map_err(NotApplied::Wrong)?;
         let (book, mut applied) = (plan.book, plan.applied);
         let mut batch = difference(&before, &book);
-        let (mut fresh, mut rewired) = (Vec::new(), Vec::new());
+        let (mut fresh, mut rewired, mut unbound) = (Vec::new(), Vec::new(), Vec::new());
         for given in &declared.hosts {
             let Some(host) = book.hosts.get(&given.entry.name) else { continue };
             let known = before.hosts.get(&given.entry.name);
@@ -178,6 +178,11 @@ impl Registrar {
             let wires = |host: &Numbered<HostEntry>| (host.entry.bmc.clone(), host.entry.outlets.clone());
             if !secrets.is_empty() || known.map(wires) != Some(wires(host)) {
                 rewired.push(host.clone());
+            }
+            // Another BMC, or another card: whose they are must be shown again, whatever was shown of those before (rule 29).
+            let shown_of = |host: &Numbered<HostEntry>| (host.entry.bmc.clone(), host.entry.macs.clone());
+            if known.is_some_and(|known| shown_of(known) != shown_of(host)) {
+                unbound.push(HostId(host.id));
             }
             if changed {
                 fresh.push(host.clone());
@@ -197,6 +202,7 @@ impl Registrar {
         }
         self.put(&book, !rewired.is_empty());
         let known = before.configuration(&self.ground);
+        tell(inbox, unbound.into_iter().map(|host| Config::Link { host, link: Link::Unbound })).await?;
         tell(inbox, news(book.configuration(&self.ground), &known, inbox)).await?;
         if let Some(segments) = segments {
             segments.replace(&book).map_err(|why| NotApplied::Refused(why.to_string()))?;

@@ -112,6 +112,35 @@ fn a_spare_is_started_only_by_its_serial_and_one_that_shows_nothing_is_not_used(
 }
 
 #[test]
+fn a_drill_cuts_a_cordoned_host_once_by_its_serial_and_leaves_it_cordoned() {
+    let mut rack = Rack::start("drill");
+    let life = rack.well(&[]);
+    // What is not cordoned is not cut, and the host says why
+    rack.done(&["host", "drill", "node-3", "--serial", "RM6"]);
+    wait_until("the refusal is shown", Duration::from_secs(20), || {
+        rack.json(&["host", "show", "node-3"])["known"]["order_refused"]["rule"] == 50
+    });
+    let wrong = rack.verb(&["host", "drill", "node-3", "--serial", "RM7"]);
+    assert_eq!(wrong.status.code(), Some(3), "{}", rack::text_of(&wrong.stderr));
+    let plane = rack.verb(&["host", "drill", "cp-1", "--serial", "RM1"]);
+    assert!(rack::text_of(&plane.stderr).contains("control plane"), "{}", rack::text_of(&plane.stderr));
+    assert_eq!(rack.powered("node-3"), (0, 0));
+    // When a person has cordoned it
+    rack.cordon("node-3");
+    wait_until("the cordon is seen", Duration::from_secs(20), || {
+        !rack.json(&["host", "show", "node-3"])["known"]["marks"]["foreign_since"].is_null()
+    });
+    rack.done(&["host", "drill", "node-3", "--serial", "RM6"]);
+    let incident = life.wait_for_end("node-3", HEAL);
+    assert_eq!((&incident["end"], &incident["diagnosis"]), (&Value::from("proven"), &Value::from("drill-ordered")));
+    assert_eq!(rack.powered("node-3"), (1, 1), "{}", life.log());
+    let shown = rack.json(&["host", "show", "node-3"]);
+    assert_eq!(shown["known"]["drill"]["passed"], true, "{shown}");
+    assert!(shown["known"]["order_refused"].is_null() && shown["known"]["our_cordon"].is_null(), "{shown}");
+    assert!(!shown["known"]["marks"]["foreign_since"].is_null(), "it stays cordoned as it was: {shown}");
+}
+
+#[test]
 fn what_no_bmc_can_prove_a_person_confirms_by_the_serial_and_by_nothing_else() {
     let mut rack = Rack::start("confirm");
     let life = rack.well(&[]);

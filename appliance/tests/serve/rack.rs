@@ -137,6 +137,19 @@ impl Rack {
         text
     }
 
+    /// As a person does it, with `kubectl cordon`.
+    pub(crate) fn cordon(&self, node: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let file = kube::config::Kubeconfig::read_from(self.text("kubeconfig")).unwrap();
+            let config = kube::Config::from_custom_kubeconfig(file, &Default::default()).await.unwrap();
+            let nodes: kube::Api<k8s_openapi::api::core::v1::Node> =
+                kube::Api::all(kube::Client::try_from(config).unwrap());
+            let cordon = kube::api::Patch::Merge(serde_json::json!({"spec": {"unschedulable": true}}));
+            nodes.patch(node, &Default::default(), &cordon).await.unwrap();
+        });
+    }
+
     /// Starts a server on it.
     pub(crate) fn serve(&self, arguments: &[&str]) -> Life {
         Life::start(&self.folder.0, arguments, &[])

@@ -66,6 +66,10 @@ pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> O
         Config::Link { host, link } => {
             if let Some(mut new) = world.hosts.get(host).cloned() {
                 new.link = *link;
+                if *link == Link::Unbound {
+                    // What was shown of another BMC or card is not shown of this one (rule 43).
+                    new.spare_proof = None;
+                }
                 if *link == Link::Mismatch {
                     out.notices.push(Notice {
                         host: Some(*host),
@@ -244,6 +248,8 @@ mod tests {
         let proven = Host { spare_proof: proof, ..record(Role::Spare) };
         assert_eq!(applied(proven.clone(), &record(Role::Spare)).spare_proof, proof);
         assert_eq!(applied(record(Role::Spare), &proven).spare_proof, None, "a stale proof comes back");
+        let other_disk = Host { disk: Some("other".to_owned()), ..record(Role::Spare) };
+        assert_eq!(applied(proven.clone(), &other_disk).spare_proof, None, "another disk was shown");
         let mut worker = Host { cluster: Some(ClusterId(3)), pool: PoolId(2), ..record(Role::Worker) };
         worker.history.was_spare = true;
         let again = applied(worker, &record(Role::Spare));

@@ -240,7 +240,10 @@ fn prove<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out:
     if let Some(why) = why {
         return refuse(out, now, "refused", format!("{why}; nothing was started"));
     }
-    put_host(world, id, now, out, |h| h.history.proof_ordered = true);
+    put_host(world, id, now, out, |h| {
+        h.history.proof_ordered = true;
+        h.history.order_refused = None;
+    });
 }
 
 /// Takes the order for a drill: the host's next decision asks every rule, and begins it or says why not.
@@ -262,7 +265,10 @@ fn drill<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out:
     if let Some(why) = why {
         return refuse(out, now, "refused", format!("{why}; nothing was begun"));
     }
-    put_host(world, id, now, out, |h| h.history.drill_ordered = true);
+    put_host(world, id, now, out, |h| {
+        h.history.drill_ordered = true;
+        h.history.order_refused = None;
+    });
 }
 
 /// Returns a quarantined or flapping host: it counts again, and what we cordoned is uncordoned by a small incident.

@@ -20,10 +20,9 @@ pub(super) fn open_if_ordered<R: Rules>(case: &mut Case<'_, R>) -> bool {
     }
     if let Err(why) = gate::drill_may(case) {
         let sentence = format!("{}: its drill was not begun: {}", case.host.name, why.sentence);
-        case.tell(
-            Loudness::Page,
-            Explanation { rule: why.rule, code: "drill-refused".into(), sentence: sentence.into() },
-        );
+        let told = Explanation { rule: why.rule, code: "drill-refused".into(), sentence: sentence.into() };
+        case.host.history.order_refused = Some(told.clone());
+        case.tell(Loudness::Page, told);
         return false;
     }
     case.open_incident(Diagnosis::DrillOrdered);

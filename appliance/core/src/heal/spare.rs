@@ -69,10 +69,9 @@ pub(super) fn open_if_due<R: Rules>(case: &mut Case<'_, R>) {
             // An order is for now: it does not start a machine hours later.
             case.host.history.proof_ordered = false;
             let sentence = format!("{}: its proof was not begun: {}", case.host.name, why.sentence);
-            case.tell(
-                Loudness::Page,
-                Explanation { rule: why.rule, code: "proof-refused".into(), sentence: sentence.into() },
-            );
+            let told = Explanation { rule: why.rule, code: "proof-refused".into(), sentence: sentence.into() };
+            case.host.history.order_refused = Some(told.clone());
+            case.tell(Loudness::Page, told);
         }
         case.wake_in(case.world.limits.page_ms);
         return;

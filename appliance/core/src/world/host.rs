@@ -1,6 +1,7 @@
 //! A host as the decisions know it.
 
 use crate::assess::Assessment;
+use crate::explain::Explanation;
 use crate::id::{BootId, ClusterId, DomainId, HostId, IncidentId, MachineId, PoolId, StorageId, VersionId};
 use crate::policy::Limits;
 use crate::time::{DAY, Elapsed, Millis, Now};
@@ -141,6 +142,9 @@ pub struct History {
     /// A person ordered a drill of this host by typing its serial, and it has not begun yet.
     #[serde(default)]
     pub drill_ordered: bool,
+    /// Why the last proof or drill that a person ordered was not begun.
+    #[serde(default)]
+    pub order_refused: Option<Explanation>,
     /// Until when an orderly reboot holds power back (rule 33).
     pub rebooting_until: Option<Elapsed>,
 }

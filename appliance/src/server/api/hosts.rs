@@ -237,6 +237,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
             "our_taint": known.our_taint,
             "held_off": known.held_off,
             "spare_proof": spare_proof(known, &appliance),
+            "order_refused": known.history.order_refused.as_ref().map(Why::from),
             "drill": known.drill.map(|drill| json!({"at": at(drill.at), "passed": drill.passed})),
             "history": {
                 "cycles": all(&history.cycles),
