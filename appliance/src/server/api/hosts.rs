@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use healing::explain::Explanation;
 use healing::time::Elapsed;
-use healing::world::host::{Host, Lifecycle, Link, Role};
+use healing::world::host::{Host, Lifecycle, Link, Role, SpareProof};
 use healing::world::incident::Incident;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -150,7 +150,7 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
         cluster,
         pool,
         incident: incident.map(|id| id.0),
-        spare_proof_at: proof.map(|proof| wall(&appliance.time, proof.at)),
+        spare_proof_at: proof.map(|proof| shown_at(appliance, proof)),
         spare_proof_passed: proof.map(|proof| proof.passed),
         explanation: view.explanation.as_ref().map(Why::from).or_else(|| stands_back(appliance, view)),
     }
@@ -196,15 +196,27 @@ pub fn rfc3339(wall_ms: i64) -> String {
     jiff::Timestamp::from_millisecond(wall_ms).map_or_else(|_| wall_ms.to_string(), |moment| moment.to_string())
 }
 
+/// When something was shown, by the clock of then if it is known: running time stands still while the appliance is down.
+fn shown_at(appliance: &Appliance, proof: SpareProof) -> String {
+    match proof.at_wall_ms {
+        0 => wall(&appliance.time, proof.at),
+        at => rfc3339(at),
+    }
+}
+
 /// The last proof of a spare, and when the next is due; `null` of everybody else.
 fn spare_proof(host: &Host, appliance: &Appliance) -> Value {
     if host.role != Role::Spare {
         return Value::Null;
     }
-    let at = |at: Elapsed| wall(&appliance.time, at);
     let again = appliance.inbox.views.scopes().spare_prove_again_ms;
     match host.spare_proof {
-        Some(proof) => json!({"at": at(proof.at), "passed": proof.passed, "next_due": at(proof.at.plus(again))}),
+        Some(proof) => json!({
+            "at": shown_at(appliance, proof),
+            "passed": proof.passed,
+            // Due by running time, which stands still while the appliance is down.
+            "next_due": wall(&appliance.time, proof.at.plus(again)),
+        }),
         None => json!({"at": null, "passed": null, "next_due": null}),
     }
 }
@@ -238,7 +250,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
             "held_off": known.held_off,
             "spare_proof": spare_proof(known, &appliance),
             "order_refused": known.history.order_refused.as_ref().map(Why::from),
-            "drill": known.drill.map(|drill| json!({"at": at(drill.at), "passed": drill.passed})),
+            "drill": known.drill.map(|drill| json!({"at": shown_at(&appliance, drill), "passed": drill.passed})),
             "history": {
                 "cycles": all(&history.cycles),
                 "reimages": all(&history.reimages),
