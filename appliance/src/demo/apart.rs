@@ -120,7 +120,7 @@ pub async fn server_on(rack: &Path, folder: &Path) -> Result<(), Stopped> {
     for line in policy_lines(&server::limits()) {
         talk(&line);
     }
-    let server = server::start(&handover, Cable::There(wire), folder).await?;
+    let server = Box::pin(server::start(&handover, Cable::There(wire), folder)).await?;
     let mut chronicle = Chronicle::of(&folder.join("data"));
     let mut interrupted = signal(SignalKind::interrupt()).map_err(Stopped::Signal)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(Stopped::Signal)?;

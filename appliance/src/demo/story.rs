@@ -122,7 +122,7 @@ pub async fn run(asked: Asked) -> Result<Outcome, Stopped> {
     for line in policy_lines(&server::limits()) {
         talk(&line);
     }
-    let server = server::start(&world.handover, Cable::Here(world.segment.clone()), folder.path()).await?;
+    let server = Box::pin(server::start(&world.handover, Cable::Here(world.segment.clone()), folder.path())).await?;
     talk(&format!(
         "{} hosts and {} spares on loopback; KUBECONFIG={}",
         asked.hosts,

@@ -32,10 +32,10 @@ impl Checker for Drills {
         match decided.event {
             Event::Started { .. } => self.started = Some(now),
             Event::Operator(Operator::Pause { scope: Scope::Site, paused }) => self.paused = *paused,
-            Event::Operator(Operator::Drill { host, machine }) => {
-                if world.hosts.get(host).is_some_and(|h| h.machine.same_machine(*machine)) {
-                    self.ordered.insert(*host, now);
-                }
+            Event::Operator(Operator::Drill { host, machine })
+                if world.hosts.get(host).is_some_and(|h| h.machine.same_machine(*machine)) =>
+            {
+                self.ordered.insert(*host, now);
             }
             _ => {}
         }

@@ -252,25 +252,22 @@ impl Checker for Steps {
             let Some(host) = world.hosts.get(&ordered.host) else { continue };
             let Some(incident) = world.incidents.get(&ordered.incident) else { continue };
             let mut say = |rule, what: &str| found.push(breach(rule, decided.at, Some(host.id), what));
-            match ordered.intent {
-                Intent::ArmBoot(job) => {
-                    if host.disk.is_none() || !incident.released || incident.proof.is_none() {
-                        say(36, "reimaged without a named disk, or before it was proven off and released");
-                    }
-                    let node = truth.node(host.id);
-                    if node.is_some_and(|n| n.ready == Some(true)) {
-                        say(36, "reimaged while a Ready Node bears its name");
-                    }
-                    let jobs = self.jobs.entry(ordered.incident).or_default();
-                    jobs.insert(job);
-                    if jobs.len() > 2 {
-                        say(38, "a third install in one incident");
-                    }
-                    if host.storage.is_some() && incident.approval.is_none() {
-                        say(28, "a storage host is reimaged without approval");
-                    }
+            if let Intent::ArmBoot(job) = ordered.intent {
+                if host.disk.is_none() || !incident.released || incident.proof.is_none() {
+                    say(36, "reimaged without a named disk, or before it was proven off and released");
                 }
-                _ => {}
+                let node = truth.node(host.id);
+                if node.is_some_and(|n| n.ready == Some(true)) {
+                    say(36, "reimaged while a Ready Node bears its name");
+                }
+                let jobs = self.jobs.entry(ordered.incident).or_default();
+                jobs.insert(job);
+                if jobs.len() > 2 {
+                    say(38, "a third install in one incident");
+                }
+                if host.storage.is_some() && incident.approval.is_none() {
+                    say(28, "a storage host is reimaged without approval");
+                }
             }
         }
         for (ordered, incident) in disruptive(decided) {
