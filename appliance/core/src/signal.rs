@@ -248,6 +248,9 @@ pub struct NodeReport {
     pub shutting_down: bool,
     /// Somebody else's mark forbids disruption: a human cordon, drain, maintenance annotation, kured lock (rule 50).
     pub foreign_mark: bool,
+    /// Such a mark beside a cordon: a tool or a window has it in hand, and no drill is wanted there.
+    #[serde(default)]
+    pub claimed: bool,
 }
 
 /// What was seen.

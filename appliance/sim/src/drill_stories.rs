@@ -85,6 +85,31 @@ pub const DRILLS: &[Scene] = &[
         ..PLAIN
     },
     Scene {
+        name: "paused right after the off of a drill",
+        rule: 49,
+        hours: 1,
+        play: |s| {
+            cordoned(s);
+            s.order(BEGIN, drill());
+            s.order(BEGIN + 1_000, Operator::Pause { scope: Scope::Site, paused: true });
+            s.order(BEGIN + 20 * MINUTE, Operator::Pause { scope: Scope::Site, paused: false });
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "the BMC of a drilled host falls silent after its off",
+        rule: 55,
+        hours: 2,
+        play: |s| {
+            cordoned(s);
+            s.order(BEGIN, drill());
+            s.fault(BEGIN + 2 * SECOND, Fault::BmcSessionsFull { lasts_ms: 5 * MINUTE }, Some(DRILLED.0));
+            s.order(BEGIN + 2 * MINUTE, Operator::Pause { scope: Scope::Site, paused: true });
+            s.order(BEGIN + 20 * MINUTE, Operator::Pause { scope: Scope::Site, paused: false });
+        },
+        ..PLAIN
+    },
+    Scene {
         name: "a drill while the API is away",
         rule: 7,
         hours: 1,

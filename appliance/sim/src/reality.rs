@@ -792,6 +792,7 @@ pub fn report(node: &Node) -> NodeReport {
         cordoned: node.our_cordon || node.foreign > 0,
         shutting_down: node.shutting_down,
         foreign_mark: node.foreign > 0,
+        claimed: false,
     }
 }
 

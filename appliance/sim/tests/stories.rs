@@ -74,6 +74,9 @@ fn every_drill_is_told_as_before_and_breaks_no_rule() {
     }
     assert_eq!(told("a drill of a host whose BMC is silent"), (0, Some(End::Unproven)));
     assert_eq!(told("a drill of a host that does not come back"), (1, Some(End::Unproven)));
+    for cut_short in ["paused right after the off of a drill", "the BMC of a drilled host falls silent after its off"] {
+        assert_eq!(told(cut_short), (1, Some(End::Unproven)), "{cut_short}");
+    }
     assert_eq!(told("paused while a drilled host is off"), (1, Some(End::Unproven)));
 }
 

@@ -84,6 +84,7 @@ pub fn read(node: &Node) -> Seen {
             cordoned,
             shutting_down,
             foreign_mark: foreign_cordon || marks::of_others(node, annotations),
+            claimed: marks::of_others(node, annotations),
         },
         facts: NodeFacts {
             machine,
@@ -217,7 +218,7 @@ mod tests {
         let seen = read(&ready(json!({})));
         assert_eq!(seen.report.ready, Some(true));
         assert_eq!(seen.facts.machine, Some(MachineId(0x4C4C_4544_0042_3510_8052_B4C0_4F4D_4732)));
-        assert!(!seen.report.foreign_mark && !seen.report.cordoned);
+        assert!(!seen.report.foreign_mark && !seen.report.cordoned && !seen.report.claimed);
         let next = read(&ready(json!({"status": {"nodeInfo": {"bootID": "other"}}})));
         assert_ne!(seen.report.boot, next.report.boot);
     }
@@ -250,7 +251,8 @@ mod tests {
         assert!(seen.report.cordoned && !seen.report.foreign_mark);
 
         let person = json!({"spec": {"unschedulable": true}, "metadata": {"managedFields": by("kubectl-cordon")}});
-        assert!(read(&ready(person)).report.foreign_mark);
+        let seen = read(&ready(person)).report;
+        assert!(seen.foreign_mark && !seen.claimed, "a cordon is no claim");
 
         // Lifted by a person and set again by them: our mark alone does not make it ours.
         let mut again = ours;

@@ -116,7 +116,9 @@ impl Watch {
                 let seen = match tables.nodes.get(name) {
                     Some(node) => {
                         let mut report = node.seen.report;
-                        report.foreign_mark |= tables.foreign.nodes.contains_key(name);
+                        let claimed = tables.foreign.nodes.contains_key(name);
+                        report.foreign_mark |= claimed;
+                        report.claimed |= claimed;
                         Seen::Node(report)
                     }
                     None => Seen::NoNode,

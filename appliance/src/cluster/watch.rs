@@ -312,6 +312,7 @@ impl Watch {
                     self.registry.node_seen(host, &facts);
                     let mut report = report;
                     report.foreign_mark |= foreign;
+                    report.claimed |= foreign;
                     self.signals.offer(host, Signal::sample(Source::Node, Seen::Node(report), at));
                 }
             }

@@ -332,7 +332,8 @@ impl<'a, R: Rules> Case<'a, R> {
         let pause = self.world.limits.retry_ms;
         let Some(incident) = &mut self.incident else { return };
         // What just failed is not tried again in the same breath: an API that refuses would be asked hundreds of times a second.
-        if let Some(at) = incident.failed_at.filter(|at| intent.tried_again() && now.since(*at) < pause) {
+        if let Some(at) = incident.failed_at.filter(|at| now.since(*at) < pause && incident.failed_step == Some(intent))
+        {
             self.wake_at(at.plus(pause));
             return;
         }
@@ -459,6 +460,7 @@ fn fresh_incident(
         steps_issued: 0,
         tries: 0,
         failed_at: None,
+        failed_step: None,
         cycles: 0,
         soft_rebooted: false,
         reservation: None,

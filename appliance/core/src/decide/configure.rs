@@ -69,6 +69,7 @@ pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> O
                 if *link == Link::Unbound {
                     // What was shown of another BMC or card is not shown of this one (rule 43).
                     new.spare_proof = None;
+                    new.drill = None;
                 }
                 if *link == Link::Mismatch {
                     out.notices.push(Notice {

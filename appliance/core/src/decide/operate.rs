@@ -257,6 +257,8 @@ fn drill<R: Rules>(world: &World, id: HostId, machine: MachineId, now: Now, out:
         Some("it is a spare: `rackmedic host prove` is its drill")
     } else if known.control_plane() {
         Some("it carries the control plane: no drill takes a part of it down")
+    } else if known.lifecycle != Lifecycle::InService {
+        Some("it is in quarantine: return it first")
     } else if known.incident.is_some() {
         Some("it has an open incident")
     } else {

@@ -98,6 +98,9 @@ pub(crate) fn drill_may<R: Rules>(case: &Case<'_, R>) -> Answer {
     if !cordoned {
         return Err(Explanation::refusal(50, "not-cordoned", "cordon and drain it first: a drill cuts its power"));
     }
+    if case.host.assessment.node.is_some_and(|node| node.claimed) {
+        return Err(Explanation::refusal(50, "in-other-hands", "a tool or a maintenance window has it in hand"));
+    }
     if !case.host.ready() || !case.host.assessment.answers() {
         return Err(Explanation::note("not-ready", "it is not Ready: a drill is for a host that is well"));
     }

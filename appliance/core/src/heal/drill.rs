@@ -41,7 +41,9 @@ pub(super) fn open_if_ordered<R: Rules>(case: &mut Case<'_, R>) -> bool {
 /// What it was to show was not shown. It is not tried again by itself; whatever is wrong with the host now is a matter for an
 /// incident of its own, and a host that we hold off is switched on first.
 pub(super) fn failed<R: Rules>(case: &mut Case<'_, R>, why: &Explanation) {
-    if case.incident.as_ref().is_some_and(|i| i.ending.is_some()) {
+    if let Some(end) = case.incident.as_ref().and_then(|i| i.ending) {
+        // It was told before; what was left was only to switch the host on.
+        finish::withdraw(case, end);
         return;
     }
     let sentence =
@@ -64,6 +66,10 @@ pub(super) fn interrupted<R: Rules>(case: &mut Case<'_, R>) {
 
 /// Ready with another boot, soaked, and the canary pod ran.
 pub(super) fn passed<R: Rules>(case: &mut Case<'_, R>) {
+    if let Some(end) = case.incident.as_ref().and_then(|i| i.ending) {
+        finish::withdraw(case, end);
+        return;
+    }
     if case.incident.as_ref().is_some_and(|i| i.timings.proven_off.is_none()) {
         return failed(case, &Explanation::note("cut-short", "it was switched on again before it was proven off"));
     }

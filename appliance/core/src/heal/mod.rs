@@ -48,6 +48,8 @@ fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
         return;
     }
     if case.host.lifecycle != Lifecycle::InService || !case.host.serves() {
+        // An order is for now.
+        case.host.history.drill_ordered = false;
         spare::open_if_due(case);
         return;
     }

@@ -206,6 +206,10 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
         case.go(Phase::AwaitingReady);
         return;
     }
+    if case.incident.as_ref().is_some_and(|i| i.drills()) && case.host.assessment.power != Power::Off {
+        // What of it was sent is not known. It is not sent again: a drill is ordered for now.
+        return drill::interrupted(case);
+    }
     if !installing {
         // Not a new decision, but the look is: a fence is never completed on old evidence.
         let answering = case.host.assessment.answers();
@@ -773,7 +777,9 @@ pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
         case.wait(why);
         return;
     }
-    if case.incident.as_ref().is_some_and(|i| i.of_spare()) && !spare::may_start(case) {
+    if case.incident.as_ref().is_some_and(|i| i.of_spare())
+        && !(spare::may_start(case) && reimage::permit_at_hand(case))
+    {
         return;
     }
     case.order(Intent::PowerOn { alarm: false });

@@ -80,7 +80,7 @@ pub(super) fn next_job<R: Rules>(case: &mut Case<'_, R>) -> Option<JobId> {
 }
 
 /// The permit of this rung, taken again if it ran out while nobody could say that the host is off.
-fn permit_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
+pub(super) fn permit_at_hand<R: Rules>(case: &mut Case<'_, R>) -> bool {
     let Some(incident) = &case.incident else { return false };
     if incident.reservation.is_some() {
         return true;

@@ -18,11 +18,29 @@ pub(crate) fn result<R: Rules>(case: &mut Case<'_, R>, intent: Intent, result: &
         StepResult::AlreadySo if started_by_others(case, intent) => {
             spare::failed(case, Explanation::refusal(31, "not-off", "it is on, and not by us: somebody uses it"));
         }
+        StepResult::AlreadySo if off_may_follow(case, intent) => {
+            if let Some(incident) = &mut case.incident {
+                incident.failed_at = Some(case.now.elapsed);
+                incident.failed_step = Some(intent);
+            }
+            case.wait(Explanation::refusal(
+                30,
+                "off-may-follow",
+                "it reads On, and an off of ours may still take effect: it is read again before it is left",
+            ));
+        }
         StepResult::Done | StepResult::AlreadySo => done(case, intent),
         StepResult::Looked(look) => power::looked(case, look),
         StepResult::Readings { readings, off_sent } => read(case, readings, *off_sent),
         StepResult::Failed { why, readings, sent } => failed(case, intent, *why, readings, *sent),
     }
+}
+
+/// A stopped fence is being undone, and its off left so short a time ago that the On that was read may be from before its effect.
+fn off_may_follow<R: Rules>(case: &Case<'_, R>, intent: Intent) -> bool {
+    let undone = case.incident.as_ref().filter(|i| matches!(i.phase, Phase::SafeCompletion | Phase::Withdrawing));
+    let left = undone.and_then(|i| i.fence.our_off);
+    matches!(intent, Intent::PowerOn { .. }) && left.is_some_and(|at| case.since(at) < case.world.limits.effect_ms)
 }
 
 /// A spare that was to be switched on is on, and no on of ours left: rule 31's change by others.
@@ -153,6 +171,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
     }
     if let Some(incident) = case.incident.as_mut().filter(|_| intent.tried_again()) {
         incident.failed_at = Some(case.now.elapsed);
+        incident.failed_step = Some(intent);
     }
     let refused = |code, what: &str| Explanation::note(code, format!("{what} ({why:?}): tried again"));
     match intent {

@@ -180,7 +180,7 @@ pub(super) fn may_start<R: Rules>(case: &mut Case<'_, R>) -> bool {
     if let Err(why) = gate::spare_may(case) {
         let waited = case.incident.as_ref().map_or(0, |i| case.since(i.phase_since));
         if waited >= case.world.limits.boot_budget_ms
-            && let Some(incident) = &mut case.incident
+            && let Some(incident) = case.incident.as_mut().filter(|i| !i.proves())
         {
             // A permit does not outlast the boot budget (rule 11); it is taken again when the wait is over.
             incident.reservation = None;

@@ -392,6 +392,9 @@ pub struct Incident {
     /// When the last try failed, of a step that is simply tried again.
     #[serde(default)]
     pub failed_at: Option<Elapsed>,
+    /// Which step that was.
+    #[serde(default)]
+    pub failed_step: Option<Intent>,
     /// Power cycles of this incident.
     pub cycles: u32,
     /// A soft reboot was ordered in it.
