@@ -180,7 +180,7 @@ pub enum Refusal {
     #[error("the ticket has expired: no hello came within 30 minutes")]
     Expired,
     /// The installer fell silent.
-    #[error("the installer fell silent: its last report is more than 5 minutes old")]
+    #[error("the installer fell silent or came no further: its last progress is more than 5 minutes old")]
     Silent,
     /// The job takes too long.
     #[error("the job is older than 2 hours")]

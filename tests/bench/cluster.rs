@@ -74,7 +74,7 @@ async fn watcher(token: &str, authority: &str, api: &str, nodes: u32, seconds: u
             (1..=nodes).all(|host| m.lease_age_ms(host).is_some() && m.evidence(host).assessment.node.is_some())
         })
         .await;
-    println!("listed {nodes} Nodes and Leases in {:.1} s", began.elapsed().as_secs_f64());
+    eprintln!("listed {nodes} Nodes and Leases in {:.1} s", began.elapsed().as_secs_f64());
     let (cpu, _) = cost(std::process::id()).unwrap();
     let events = medic.counter("lease_events_total");
     let ends = Instant::now() + Duration::from_secs(u64::from(seconds));
@@ -88,7 +88,7 @@ async fn watcher(token: &str, authority: &str, api: &str, nodes: u32, seconds: u
     let oldest = (1..=nodes).filter_map(|host| medic.lease_age_ms(host)).max().unwrap_or_default();
     let counters = &medic.clusters.get(world::CLUSTER).unwrap().state.counters;
     let at = |share| counters.lag_at(share).map_or("over 10000".to_owned(), |ms| format!("up to {ms}"));
-    println!(
+    eprintln!(
         "watcher: {:.1} % of a core, {memory:.0} MiB, {:.0} Leases a second; lag p50 {} ms, p99 {} ms, p99.9 {} ms; oldest Lease {:.1} s, \
          errors {}, lists {}",
         (after - cpu) / f64::from(seconds) * 100.0,
@@ -111,7 +111,7 @@ fn main() {
         return;
     }
     let Some(programs) = Programs::named().unwrap() else {
-        println!("not run: RACKMEDIC_KUBERNETES names no folder of programs (tests/rack/kubernetes/install)");
+        eprintln!("not run: RACKMEDIC_KUBERNETES names no folder of programs (tests/rack/kubernetes/install)");
         return;
     };
     if !rack::kubernetes::alone("cluster").unwrap() {
@@ -128,7 +128,7 @@ fn main() {
                 async move { fake_nodes::create(&client, name, number, serde_json::json!({"pool": "blue"})).await }
             })
             .await;
-        println!("{nodes} Nodes and Leases created in {:.1} s", began.elapsed().as_secs_f64());
+        eprintln!("{nodes} Nodes and Leases created in {:.1} s", began.elapsed().as_secs_f64());
         let _renewer = fake_nodes::Renewer::start(world.admin.clone(), &all, Duration::from_secs(10));
         let before: BTreeMap<String, (u32, f64)> =
             pids().into_iter().filter_map(|(name, pid)| Some((name, (pid, cost(pid)?.0)))).collect();
@@ -147,9 +147,9 @@ fn main() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         for (name, (pid, cpu)) in before {
             let (after, memory) = cost(pid).unwrap();
-            println!("{name}: {:.1} % of a core, {memory:.0} MiB", (after - cpu) / span * 100.0);
+            eprintln!("{name}: {:.1} % of a core, {memory:.0} MiB", (after - cpu) / span * 100.0);
         }
         let (after, memory) = cost(std::process::id()).unwrap();
-        println!("renewers (one process): {:.1} % of a core, {memory:.0} MiB", (after - own) / span * 100.0);
+        eprintln!("renewers (one process): {:.1} % of a core, {memory:.0} MiB", (after - own) / span * 100.0);
     });
 }

@@ -1,6 +1,8 @@
 //! The installer's write beside `dd` with `O_DIRECT`, onto files of the same disk, in the same run.
 //!
-//! `cargo bench -p tests --bench image_write [-- quick]`. What differs: dd copies a file that lies in the page cache and
+//! `cargo bench -p tests --bench image_write [-- quick | -- paced MB_PER_S]`. `paced` holds both to what a disk of that
+//! speed takes (control group of this run, `blkio.throttle.write_bps_device`): without it the virtual disk of a machine is
+//! often memory, and the figure is that of the processor's digests. What differs: dd copies a file that lies in the page cache and
 //! checks nothing. The installer fetches the same bytes by HTTP from our boot server on this machine, in ranges, compares
 //! each chunk with its SHA-256 and writes it. Both write past the page cache and end with a synchronisation; both write
 //! onto a file whose blocks are there already, as a disk's are.
@@ -20,6 +22,7 @@ use pxe::http::server::{HttpServer, Limits};
 use std::fs::File;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -34,7 +37,35 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("serve") => serve(&arguments[1]),
         Some("install") => install(Path::new(&arguments[1]), &arguments[2]),
-        first => compare(first == Some("quick")),
+        Some("paced") => {
+            let pace = Pace::hold(arguments.get(1).and_then(|number| number.parse().ok()).expect("paced MB_PER_S"));
+            compare(false, pace.0);
+        }
+        first => compare(first == Some("quick"), 0),
+    }
+}
+
+/// This process and its children write no faster than this, MB/s, to the disk that holds temporary files.
+struct Pace(u64);
+
+const GROUP: &str = "/sys/fs/cgroup/blkio/rackmedic-image-write";
+
+impl Pace {
+    fn hold(megabytes_per_s: u64) -> Self {
+        std::fs::create_dir_all(GROUP).expect("control groups of version 1 with blkio, and root");
+        let device = std::fs::metadata(std::env::temp_dir()).unwrap().dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let limit = format!("{major}:{minor} {}", megabytes_per_s * 1_000_000);
+        std::fs::write(format!("{GROUP}/blkio.throttle.write_bps_device"), limit).unwrap();
+        std::fs::write(format!("{GROUP}/cgroup.procs"), std::process::id().to_string()).unwrap();
+        Self(megabytes_per_s)
+    }
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        let _ = std::fs::write("/sys/fs/cgroup/blkio/cgroup.procs", std::process::id().to_string());
+        let _ = std::fs::remove_dir(GROUP);
     }
 }
 
@@ -107,7 +138,7 @@ fn install(folder: &Path, what: &str) {
     println!("{}", begun.elapsed().as_secs_f64());
 }
 
-fn compare(quick: bool) {
+fn compare(quick: bool, paced: u64) {
     let ground = Ground::new(1500, 1);
     let bytes: u64 = if quick { 256 << 20 } else { 1 << 30 };
     let place = |name: &str| ground.folder.join(name);
@@ -143,7 +174,10 @@ fn compare(quick: bool) {
         bytes as f64 / begun.elapsed().as_secs_f64() / 1e6
     };
     wait_until("our server", || reachable(&ground));
-    let runs = if quick { 3 } else { 7 };
+    let runs = if quick || paced > 0 { 3 } else { 7 };
+    if paced > 0 {
+        println!("both held to a disk that takes {paced} MB/s");
+    }
     let [mut ours, mut theirs, mut compared] = [Runs::default(), Runs::default(), Runs::default()];
     println!("MB/s, {} MiB, median of {runs} interleaved runs (least..most); {}", bytes >> 20, ground::load());
     for _ in 0..runs {

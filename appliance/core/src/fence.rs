@@ -34,6 +34,10 @@ pub struct Reading {
     pub power: Power,
     /// Why it is off, if it is and if told.
     pub off_cause: OffCause,
+    /// Another witness of the same BMC, asked in the same session, says On while this says Off: the chassis beside the
+    /// system (decision 007). Such an Off proves nothing.
+    #[serde(default)]
+    pub contradicted: bool,
 }
 
 /// Why the host is expected to be off.
@@ -222,13 +226,15 @@ fn judge_under<R: Rules>(
     };
     let named = source == ReadingSource::Outlets || machine.is_none() || row.iter().all(|r| r.identity.is_some());
     if rules.enforces(Rule(29)) && !named {
-        return no(NotProven::WrongMachine);
+        // A machine that is not named is none that is known to be another: it is read again.
+        return no(NotProven::TooFewReadings);
     }
     let enough = row.len() >= 2 && last.at.since(first.at) >= gap;
     if source == ReadingSource::Bmc && !enough {
         return no(NotProven::TooFewReadings);
     }
-    if readings.iter().any(|r| r.source == ReadingSource::SecondProtocol && r.power == Power::On && r.at >= first.at) {
+    let second = |r: &Reading| r.source == ReadingSource::SecondProtocol && r.power == Power::On;
+    if readings.iter().any(|r| r.at >= first.at && (r.contradicted || second(r))) {
         return no(NotProven::SecondProtocol);
     }
     Verdict { off: true, first_off: Some(first.at), last_off: Some(last.at), why_not: None }

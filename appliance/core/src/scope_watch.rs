@@ -265,6 +265,11 @@ pub(crate) fn raise_alarm<R: Rules>(case: &mut Case<'_, R>, sentence: String) {
         let site = case.site_mut();
         site.power_freeze = Some(why.clone());
         site.breaker.get_or_insert_with(|| why.clone());
+        // Others' offs that are decided and have not left do not leave any more.
+        let at = case.now.elapsed;
+        let running = case.world.incidents.values().filter(|incident| incident.running.is_some());
+        let targets = running.map(|incident| crate::command::WakeTarget::Host(incident.host));
+        case.out.wakeups.extend(targets.map(|target| crate::command::Wakeup { target, at }));
     }
     case.tell(Loudness::Page, why);
 }

@@ -14,6 +14,7 @@ const MACHINE: MachineId = MachineId(0x1234_5678_9abc_def0_1122_3344_5566_7788);
 
 fn reading(at: u64, power: Power) -> Reading {
     Reading {
+        contradicted: false,
         at: Elapsed(at),
         source: ReadingSource::Bmc,
         identity: Some(MACHINE),
@@ -75,6 +76,13 @@ impl Case {
 }
 
 #[test]
+fn an_off_whose_chassis_reads_on_proves_nothing() {
+    let mut case = Case::good();
+    case.readings[2].contradicted = true;
+    assert_eq!(case.judge(), Err(NotProven::SecondProtocol));
+}
+
+#[test]
 fn off_read_twice_of_the_linked_machine_with_everybody_silent_is_a_proof() {
     assert_eq!(Case::good().judge(), Ok(Witness::Bmc));
 }
@@ -110,7 +118,7 @@ fn another_machine_or_none_named_is_no_proof() {
     assert_eq!(wrong.judge(), Err(NotProven::WrongMachine));
     let mut unnamed = Case::good();
     unnamed.readings[3].identity = None;
-    assert_eq!(unnamed.judge(), Err(NotProven::WrongMachine));
+    assert_eq!(unnamed.judge(), Err(NotProven::TooFewReadings), "no name is no other machine's name");
     assert_eq!(Case { linked: false, ..Case::good() }.judge(), Err(NotProven::NotLinked));
 }
 

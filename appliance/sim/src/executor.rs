@@ -116,6 +116,7 @@ impl Reality {
             Answer::Ok => Reply::Ok,
             Answer::Conflict => Reply::Conflict,
             Answer::Power(power, off_cause) => Reply::Power(Reading {
+                contradicted: false,
                 // Stamped when the answer is there.
                 at: Elapsed::default(),
                 source: ReadingSource::Bmc,

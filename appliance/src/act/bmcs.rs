@@ -1,6 +1,6 @@
 //! The BMCs as the appliance has them: one station for each host, over the real protocols.
 
-use super::bmc_reading::bridge;
+use super::bmc_reading::bridge_both;
 use crate::decide_loop::RunningTime;
 use bmc::boot::{BootDevice, BootLasts, BootMode, BootStage};
 use bmc::controller::{BmcError, Controller, Kind, Verb};
@@ -153,7 +153,7 @@ impl Bmcs {
             }
             BmcCall::ReadPower => {
                 let seen = station.fence(false, LIMIT, |bmc| bmc.readings()).await;
-                seen.map(|seen| Reply::Power(bridge(&seen.main, beginning(time))))
+                seen.map(|seen| Reply::Power(bridge_both(&seen, beginning(time))))
             }
             BmcCall::ReadStage => match station.fence(false, LIMIT, |bmc| bmc.boot_stage()).await {
                 Err(why) if why.kind == Kind::NotOffered => Ok(Reply::Stage(signal::BootStage::None)),

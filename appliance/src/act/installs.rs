@@ -212,6 +212,7 @@ fn read(folder: &Path, name: &Name) -> Option<Job> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::boot::jobs::HelloState;
     use protocol::disk::DiskName;
     use protocol::install::{Failure, InstallStage, WriteMode};
 
@@ -277,6 +278,31 @@ mod tests {
         assert_eq!(second.open_ticket(HostId(1), job, false).await, Reply::ApiRefused, "rule 38");
         std::fs::remove_dir_all(&folder).unwrap();
     }
+
+    #[tokio::test]
+    async fn what_another_closed_stays_closed_whoever_writes_next() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-closed-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let hello = |name: &Name| theirs.hello(name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
+        for (number, said_before) in [(1, false), (2, true)] {
+            let job = JobId((9 << 8) | number);
+            assert_eq!(installs.open_ticket(HostId(1), job, false).await, Reply::Ok);
+            let name = name_of(job).unwrap();
+            theirs.refresh().unwrap();
+            if said_before {
+                assert_eq!(hello(&name), HelloState::First);
+            }
+            // Closed in the instant before the boot servers look again
+            assert_eq!(installs.close_ticket(job).await, Reply::Ok);
+            assert_eq!(hello(&name), HelloState::Over, "its installer is not taken in");
+            assert!(matches!(read(&folder, &name).unwrap().state, State::Closed { .. }));
+            assert!(matches!(theirs.job(&name).unwrap().state, State::Closed { .. }));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
     #[tokio::test]
     async fn the_job_of_a_proof_names_no_image_and_tells_whose_firmware_it_ran_under() {
         let folder = std::env::temp_dir().join(format!("rackmedic-proofs-{}", std::process::id()));

@@ -262,6 +262,7 @@ impl InstallerApi {
         match said.map_err(|e| unavailable(&e))? {
             HelloState::First => shelf.recorder.note(&job.name, mac, now, BootEvent::Hello),
             HelloState::Again => {}
+            HelloState::Over => return Err(forbidden("the job is over: the installer is not welcome any more")),
             HelloState::Second => {
                 // Somebody else knows the nonce, or the host runs twice. Which of the two is right cannot be told: both stop.
                 let sentence = "a second installer said hello for this job while the first one lives: neither is believed. \
@@ -386,13 +387,16 @@ impl InstallerApi {
         let State::Installing { stage: before, boot, session } = &job.state else {
             return Ok(Answer::Stop { why: "the job is not in the hands of an installer".to_owned() });
         };
-        shelf.jobs.touch(name);
+        shelf.jobs.told(name, report.stage, report.done_bytes);
         if report.stage > *before {
             let state = match report.stage {
                 InstallStage::Done => State::Installed,
                 stage => State::Installing { boot: boot.clone(), session: *session, stage },
             };
-            shelf.jobs.advance(name, |_| Some(state)).map_err(|e| unavailable(&e))?;
+            let going = |now: &State| matches!(now, State::Installing { .. }).then_some(state);
+            if shelf.jobs.advance(name, going).map_err(|e| unavailable(&e))?.is_none() {
+                return Ok(Answer::Stop { why: "the job was closed meanwhile".to_owned() });
+            }
             if *before < InstallStage::Verify
                 && let Some(count) = report.count
                 && report.stage >= InstallStage::Verify
@@ -434,6 +438,11 @@ impl InstallerApi {
         let job = self.shelf.jobs.job(name).ok_or_else(|| forbidden("the job is over"))?;
         match job.state {
             State::Installing { stage, .. } if stage > InstallStage::Verify && !job.task.prove => {}
+            // Its report of a later stage may be lost, with a restart of ours: the next one comes within a second.
+            State::Installing { .. } if !job.task.prove => {
+                let sentence = "by its last report the image is not verified on the disk yet. Report, and ask again";
+                return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "first-boot", sentence));
+            }
             _ => {
                 return Err(forbidden(
                     "the files of the first boot are given when the image is verified on the disk, not before",

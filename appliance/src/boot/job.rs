@@ -70,7 +70,7 @@ pub struct MediaFor {
 }
 
 /// Where a job is.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum State {
     /// The host is to boot the installer.

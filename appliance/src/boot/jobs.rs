@@ -11,9 +11,9 @@ use protocol::name::Name;
 use pxe::gate::{Now, Ticket, Tickets, Token};
 use pxe::mac::Mac;
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -63,15 +63,30 @@ pub enum JobError {
 #[derive(Debug)]
 struct Held {
     job: Job,
-    /// The last sign of life of its installer.
+    /// The last time that its installer came further.
     touched: Now,
+    /// How far it was then: the stage, and the bytes that are done of it.
+    progress: Option<(InstallStage, u64)>,
+}
+
+impl Held {
+    fn new(job: Job) -> Self {
+        Self { job, touched: clock::now(), progress: None }
+    }
+}
+
+/// What a file looks like: when it was written, its length, its inode. A file that is renamed over another has a new one.
+type Look = (std::time::SystemTime, u64, u64);
+
+fn look(about: &Metadata) -> Look {
+    (about.modified().unwrap_or(std::time::UNIX_EPOCH), about.len(), about.ino())
 }
 
 #[derive(Debug, Default)]
 struct Known {
     jobs: HashMap<Name, Held>,
     /// Files that were read, with what they looked like, so that only changed ones are read again.
-    files: HashMap<PathBuf, (std::time::SystemTime, u64)>,
+    files: HashMap<PathBuf, Look>,
 }
 
 /// All jobs.
@@ -105,14 +120,21 @@ impl Jobs {
     pub fn refresh(&self) -> Result<Vec<Name>, JobError> {
         let failed = |source| JobError::Io { path: self.folder.clone(), source };
         let mut news = Vec::new();
-        for entry in std::fs::read_dir(&self.folder).map_err(failed)?.take(JOBS_LIMIT) {
+        let mut files = 0_usize;
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
+            files = files.saturating_add(1);
+            if files > JOBS_LIMIT {
+                tracing::error!(folder = %self.folder.display(), limit = JOBS_LIMIT,
+                    "there are more job files than are read: some jobs open nothing. Move those that are over elsewhere");
+                break;
+            }
             let Ok(about) = entry.metadata() else { continue };
-            let look = (about.modified().unwrap_or(std::time::UNIX_EPOCH), about.len());
+            let look = look(&about);
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             if known.files.get(&path) == Some(&look) {
                 continue;
@@ -131,7 +153,7 @@ impl Jobs {
                 .is_none_or(|held| held.job.is_open() && matches!(job.state, State::Closed { .. }));
             if takes {
                 news.push(job.name.clone());
-                known.jobs.insert(job.name.clone(), Held { job, touched: clock::now() });
+                known.jobs.insert(job.name.clone(), Held::new(job));
             }
         }
         Ok(news)
@@ -179,21 +201,47 @@ impl Jobs {
     }
 
     fn change(&self, name: &Name, change: impl FnOnce(&Job) -> Option<Job>) -> Result<Option<Job>, JobError> {
+        let path = self.path(name);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        // Others write too (`boot disarm`, the closing of a ticket): one at a time, and each on top of what the last one
+        // wrote, or a job that was just closed would run on.
+        let _one = self.lock()?;
+        let on_disk = path.metadata().ok().map(|about| look(&about));
+        let theirs = match on_disk {
+            Some(on_disk) if known.files.get(&path) != Some(&on_disk) => Some((read(&path)?, on_disk)),
+            _ => None,
+        };
+        if let Some((_, on_disk)) = theirs {
+            known.files.insert(path.clone(), on_disk);
+        }
         let held = known.jobs.get_mut(name).ok_or_else(|| JobError::Unknown(name.clone()))?;
+        if let Some((job, _)) = theirs {
+            *held = Held { job, ..*held };
+        }
         let Some(job) = change(&held.job) else { return Ok(None) };
         self.write(&job)?;
-        *held = Held { job: job.clone(), touched: clock::now() };
-        let path = self.path(name);
+        *held = Held::new(job.clone());
         if let Ok(about) = path.metadata() {
-            known.files.insert(path, (about.modified().unwrap_or(std::time::UNIX_EPOCH), about.len()));
+            known.files.insert(path, look(&about));
         }
         Ok(Some(job))
     }
 
-    /// The installer of this job gave a sign of life.
-    pub fn touch(&self, name: &Name) {
-        if let Some(held) = self.known.write().unwrap_or_else(PoisonError::into_inner).jobs.get_mut(name) {
+    /// Held until it is dropped: no other process or instance writes a job meanwhile.
+    fn lock(&self) -> Result<File, JobError> {
+        let path = self.folder.join("lock");
+        let lock = File::options().create(true).write(true).truncate(false).mode(0o600).open(&path);
+        let locked = lock.and_then(|lock| lock.lock().map(|()| lock));
+        locked.map_err(|source| JobError::Io { path, source })
+    }
+
+    /// The installer of this job says how far it is. Only one that comes further is alive: one that hangs in a disk that
+    /// resets for ever repeats itself each second (rule 35). The configuration has no bytes, and its own limit.
+    pub fn told(&self, name: &Name, stage: InstallStage, done_bytes: u64) {
+        if let Some(held) = self.known.write().unwrap_or_else(PoisonError::into_inner).jobs.get_mut(name)
+            && (held.progress != Some((stage, done_bytes)) || stage == InstallStage::Configure)
+        {
+            held.progress = Some((stage, done_bytes));
             held.touched = clock::now();
         }
     }
@@ -248,7 +296,7 @@ impl Jobs {
 
     fn keep(&self, job: Job) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.jobs.insert(job.name.clone(), Held { job, touched: clock::now() });
+        known.jobs.insert(job.name.clone(), Held::new(job));
     }
 
     fn path(&self, name: &Name) -> PathBuf {
@@ -326,6 +374,8 @@ pub enum HelloState {
     Again,
     /// Another installer says it while the first one lives.
     Second,
+    /// The job is over.
+    Over,
 }
 
 impl Jobs {
@@ -353,7 +403,11 @@ impl Jobs {
                     seen = HelloState::Again;
                     *stage
                 }
-                _ => return None,
+                State::Installing { .. } => return None,
+                State::Installed | State::Failed { .. } | State::Closed { .. } => {
+                    seen = HelloState::Over;
+                    return None;
+                }
             };
             let state = State::Installing { boot: boot.to_owned(), session, stage };
             Some(Job { state, system_uuid, ..job.clone() })

@@ -366,8 +366,9 @@ fn expire(shelf: &Shelf) {
             State::Closed { how } => BootEvent::Closed { how: how.clone().into() },
             State::Armed | State::Installing { .. } | State::Installed => continue,
         };
-        match shelf.jobs.advance(&job.name, |_| Some(state)) {
-            Ok(_) => shelf.recorder.note(&job.name, ticket.mac, now, event),
+        match shelf.jobs.advance(&job.name, |now| (*now == job.state).then_some(state)) {
+            Ok(None) => {}
+            Ok(Some(_)) => shelf.recorder.note(&job.name, ticket.mac, now, event),
             Err(error) => tracing::error!(job = %job.name, %error, "a job that has run out could not be closed"),
         }
     }

@@ -389,17 +389,18 @@ impl<J: Journal, X: Executor> Running<J, X> {
         if !group.changed.is_empty() || !group.entries.is_empty() {
             self.parts.inbox.views.publish(&self.parts.world, &group.changed, self.parts.explain, self.parts.seq);
         }
-        for step in &group.cancels {
-            if let Some(token) = self.steps.get(step) {
-                token.cancel();
-            }
-        }
         self.write_log(&group);
         // Stopped between decision and here: what the decision rested on is old (rule 47).
         let limits = &self.parts.world.limits;
         let fresh = group.entries.first().is_none_or(|first| now.elapsed.since(first.now.elapsed) <= limits.stall_ms);
         for command in group.commands {
             self.hand_over(command, fresh);
+        }
+        // A step may have been ordered and cancelled in the same group.
+        for step in &group.cancels {
+            if let Some(token) = self.steps.get(step) {
+                token.cancel();
+            }
         }
         let first_seq = self.parts.seq.saturating_sub(group.entries.len() as u64);
         for (reply, index, notices) in group.replies {

@@ -145,8 +145,8 @@ impl Rejoin<'_> {
         }
         let content = self.record.content();
         let node = content.node.as_str();
-        let mut names: BTreeSet<String> = [node.to_owned()].into();
-        names.insert(node.split('.').next().unwrap_or(node).to_owned());
+        // Its whole name and no shorter one: `web.rack2` is not `web`, which may be another Node of this cluster.
+        let names: BTreeSet<String> = [node.to_owned()].into();
         let expected = Expected { user: content.node.user(), names, addresses: addresses.clone() };
         let requests: Api<CertificateSigningRequest> = Api::all(self.cluster.client().clone());
         let parameters = ListParams::default().fields(&format!("spec.signerName={SIGNER}"));

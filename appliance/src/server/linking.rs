@@ -40,6 +40,7 @@ pub(super) async fn link(
         }
         let now = Instant::now();
         not_before.retain(|_, until| *until > now);
+        let found_at = *registrar.bmcs_changed().borrow();
         let mut open = Vec::new();
         let views = inbox.views.hosts();
         let placed = views.iter().map(|view| &view.host).filter(|h| h.history.was_spare && h.role != Role::Spare);
@@ -61,8 +62,8 @@ pub(super) async fn link(
             };
             let Some((host, verdict)) = answer else { break };
             let done = match verdict {
-                Some(Verdict::Shown(link)) => registrar.link(host, link, &inbox).await,
-                Some(Verdict::Learned(machine)) => registrar.learn(host, machine, &inbox).await,
+                Some(Verdict::Shown(link)) => registrar.link(host, link, found_at, &inbox).await,
+                Some(Verdict::Learned(machine)) => registrar.learn(host, machine, found_at, &inbox).await,
                 None => {
                     not_before.insert(host, now + AGAIN);
                     continue;

@@ -73,7 +73,7 @@ pub struct Registrar {
     names: Arc<NameTable>,
     /// Spares that took a place, with the cluster in which they serve now.
     placed: RwLock<BTreeMap<HostId, ClusterId>>,
-    /// Counts changes of the BMCs, for who polls them.
+    /// Counts changes of BMCs and cards, for who polls them and who shows whose they are.
     bmcs_changed: watch::Sender<u64>,
 }
 
@@ -165,7 +165,8 @@ impl Registrar {
         let (book, mut applied) = (plan.book, plan.applied);
         let mut batch = difference(&before, &book);
         let (mut fresh, mut rewired, mut unbound) = (Vec::new(), Vec::new(), Vec::new());
-        for given in &declared.hosts {
+        let mut wrong = Vec::new();
+        for (index, given) in declared.hosts.iter().enumerate() {
             let Some(host) = book.hosts.get(&given.entry.name) else { continue };
             let known = before.hosts.get(&given.entry.name);
             let changed = known != Some(host);
@@ -182,16 +183,28 @@ impl Registrar {
             // Another BMC, or another card: whose they are must be shown again, whatever was shown of those before (rule 29).
             let shown_of = |host: &Numbered<HostEntry>| (host.entry.bmc.clone(), host.entry.macs.clone());
             if known.is_some_and(|known| shown_of(known) != shown_of(host)) {
-                unbound.push(HostId(host.id));
+                match under_way(inbox, HostId(host.id)) {
+                    Some(step) => {
+                        wrong.push(Wrong { kind: EntryKind::Host, index, field: "bmc".to_owned(), what: step })
+                    }
+                    None => unbound.push(HostId(host.id)),
+                }
             }
             if changed {
                 fresh.push(host.clone());
             }
             batch.secrets.extend(secrets);
         }
+        if !wrong.is_empty() {
+            return Err(NotApplied::Wrong(wrong));
+        }
         if declared.dry_run {
             return Ok(applied);
         }
+        let devices_changed = !rewired.is_empty() || !unbound.is_empty();
+        // Before anything is written: a kill after it leaves a link that is shown again, one before it leaves the old record.
+        // The other way round, the new BMC would be taken for one that was shown to be this machine's.
+        tell(inbox, unbound.into_iter().map(|host| Config::Link { host, link: Link::Unbound })).await?;
         batch.bmcs = fresh.iter().map(|host| (HostId(host.id), devices(&host.entry))).collect();
         if !batch.rows.is_empty() || !batch.secrets.is_empty() {
             rows.write(&batch).await?;
@@ -200,9 +213,8 @@ impl Registrar {
         for host in &rewired {
             self.give_devices(&mut rows, host).await?;
         }
-        self.put(&book, !rewired.is_empty());
+        self.put(&book, devices_changed);
         let known = before.configuration(&self.ground);
-        tell(inbox, unbound.into_iter().map(|host| Config::Link { host, link: Link::Unbound })).await?;
         tell(inbox, news(book.configuration(&self.ground), &known, inbox)).await?;
         if let Some(segments) = segments {
             segments.replace(&book).map_err(|why| NotApplied::Refused(why.to_string()))?;
@@ -240,12 +252,16 @@ impl Registrar {
         Ok(())
     }
 
-    /// BMC and Node agreed on the machine of a host whose record named none: from now on it is the record.
+    /// BMC and Node agreed on the machine of a host whose record named none: from now on it is the record. What was found
+    /// before the last of [`Self::bmcs_changed`] is of things that may not be its own any more: it is dropped.
     ///
     /// # Errors
     /// The store, or the loop.
-    pub async fn learn(&self, id: HostId, machine: MachineId, inbox: &Inbox) -> Result<(), NotApplied> {
+    pub async fn learn(&self, id: HostId, machine: MachineId, found_at: u64, inbox: &Inbox) -> Result<(), NotApplied> {
         let mut rows = self.rows.lock().await;
+        if *self.bmcs_changed.borrow() != found_at {
+            return Ok(());
+        }
         let before = self.book();
         let mut book = (*before).clone();
         let Some(host) = book.hosts.values_mut().find(|host| host.id == id.0 && host.entry.uuid.is_none()) else {
@@ -259,11 +275,15 @@ impl Registrar {
         tell(inbox, all.filter(|config| matches!(config, Config::Host(host) if host.id == id))).await
     }
 
-    /// Says how BMC and record of a host stand to each other.
+    /// Says how BMC and record of a host stand to each other. As for [`Self::learn`], what was found too early is dropped.
     ///
     /// # Errors
     /// The loop.
-    pub async fn link(&self, host: HostId, link: Link, inbox: &Inbox) -> Result<(), NotApplied> {
+    pub async fn link(&self, host: HostId, link: Link, found_at: u64, inbox: &Inbox) -> Result<(), NotApplied> {
+        let _declarations_wait = self.rows.lock().await;
+        if *self.bmcs_changed.borrow() != found_at {
+            return Ok(());
+        }
         tell(inbox, std::iter::once(Config::Link { host, link })).await
     }
 
@@ -393,6 +413,17 @@ fn news(all: Vec<Config>, before: &[Config], inbox: &Inbox) -> impl Iterator<Ite
         Config::Host(host) => inbox.views.host(host.id).is_none_or(|view| !stands(&view.host, host)),
         _ => !before.contains(config),
     })
+}
+
+/// Why the BMC and the cards of a host cannot be others right now: what was ordered at one would be read at the other.
+fn under_way(inbox: &Inbox, host: HostId) -> Option<String> {
+    let view = inbox.views.host(host)?;
+    let incident = view.incident.as_ref()?;
+    incident.running.as_ref()?;
+    Some(format!(
+        "a step of incident {} is under way at {}: its BMC and cards stay until it ends; apply this again in a minute",
+        incident.id.0, view.host.name
+    ))
 }
 
 /// The addresses that are held for a host (rule 60).

@@ -79,6 +79,7 @@ impl Wires {
             Ok(BmcReply::Conflict) => Reply::Conflict,
             Ok(BmcReply::Identity(identity)) => Reply::Identity(Some(MachineId(identity))),
             Ok(BmcReply::Power(read)) => Reply::Power(Reading {
+                contradicted: false,
                 at: self.now(),
                 source: ReadingSource::Bmc,
                 identity: Some(MachineId(read.identity)),

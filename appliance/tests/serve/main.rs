@@ -150,6 +150,14 @@ fn what_no_bmc_can_prove_a_person_confirms_by_the_serial_and_by_nothing_else() {
         (id, life.get(&format!("/api/v1/incidents/{id}")).1)
     };
     wait_until("its off is ordered", HEAL, || phase(&life).1["plan"]["phase"] == "powering-off");
+    // What was ordered at one machine is not read at another.
+    let declared = std::fs::read_to_string(rack.folder.0.join("rack.yaml")).unwrap();
+    let (others, of_it) = declared.split_once("name: node-3").unwrap();
+    let another_card = of_it.replacen("macs: ['", "macs: ['02:00:00:00:00:99', '", 1);
+    rack.folder.write("anew.yaml", &format!("{others}name: node-3{another_card}"));
+    let refused = rack.verb(&["apply", "-f", "anew.yaml"]);
+    let said = rack::text_of(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("is under way at node-3"), "{said}");
     // Its BMC dies before anybody could read what became of the off.
     rack.ask("break node-3 bmc-dead");
     wait_until("it is unfenced", HEAL, || phase(&life).1["plan"]["phase"] == "unfenced");

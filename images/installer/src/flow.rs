@@ -17,6 +17,9 @@ use protocol::install::{
 };
 use protocol::manifest::{Firmware, ImageManifest};
 use protocol::signature::PublicKey;
+use std::any::Any;
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -49,7 +52,11 @@ pub fn install(line: &CommandLine, places: &Places, trusted: &[PublicKey], began
         Err(sentence) => return say(&sentence),
     };
     let talk = Talk::begin(client.clone(), &welcome.session, began);
-    let outcome = match &welcome.order {
+    if let Order::Wait { why } = &welcome.order {
+        say(&format!("nothing to do: {why}"));
+        return;
+    }
+    let work = || match &welcome.order {
         Order::Install(order) => {
             Work { order, places, trusted, talk: &talk, firmware, client: &client, session: &welcome.session }.run(true)
         }
@@ -59,13 +66,12 @@ pub fn install(line: &CommandLine, places: &Places, trusted: &[PublicKey], began
         }
         Order::Prove(order) => {
             talk.stage(InstallStage::Disk, prove::READ_BYTES_MAX);
-            prove::prove(order, places, &line.mac, |bytes| talk.done(bytes))
+            prove::prove(order, places, &line.mac, disks::PATIENCE, |bytes| talk.done(bytes))
         }
-        Order::Wait { why } => {
-            say(&format!("nothing to do: {why}"));
-            return;
-        }
+        // Has gone home above.
+        Order::Wait { .. } => Ok(()),
     };
+    let outcome = caught(|| talk.stage_now(), work);
     match outcome {
         Ok(()) => {
             talk.end(None);
@@ -77,6 +83,24 @@ pub fn install(line: &CommandLine, places: &Places, trusted: &[PublicKey], began
             say("waiting to be switched off");
         }
     }
+}
+
+/// The work's end, a defect of our own among its ends: the reports go on from a thread of their own, so nobody would
+/// ever learn otherwise that the work does not.
+fn caught(stage: impl Fn() -> InstallStage, work: impl FnOnce() -> Result<(), Failed>) -> Result<(), Failed> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|what| {
+        let what = format!(
+            "a defect of this installer ended its work: {}. Install again, and tell who makes it",
+            words_of(what.as_ref())
+        );
+        Err(Failed::new(stage(), FailureCode::Internal, what))
+    })
+}
+
+/// What a panic said.
+fn words_of(what: &(dyn Any + Send)) -> String {
+    let fixed = what.downcast_ref::<&str>().map(|words| (*words).to_owned());
+    fixed.or_else(|| what.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it said nothing".to_owned())
 }
 
 fn hello(line: &CommandLine, client: &Client, inventory: protocol::install::Inventory) -> Result<Welcome, String> {
@@ -136,10 +160,13 @@ impl Work<'_> {
             .map_err(|error| {
                 Failed::new(Stage::Image, FailureCode::UntrustedManifest, format!("the image: {error}"))
             })?;
-        let disks = disks::all(&self.places.sys, &self.places.dev);
         // Once this job has written the disk, what it holds is not foreign any more.
         let approved = order.foreign_data_approved || !write_image;
-        let disk = disks::choose(&disks, &order.disk, manifest.raw.bytes, approved)?;
+        let look = || {
+            let disks = disks::all(&self.places.sys, &self.places.dev);
+            disks::choose(&disks, &order.disk, manifest.raw.bytes, approved)
+        };
+        let disk = disks::wait(disks::PATIENCE, || !self.talk.stopped(), look)?;
         let arch = inventory::inventory(&self.places.sys, &self.places.dev).arch;
         if manifest.arch != arch {
             let what = format!("the image is for {:?}, this machine is {arch:?}: nothing was written", manifest.arch);
@@ -156,18 +183,22 @@ impl Work<'_> {
             let what = format!("{} cannot be opened for this alone: {error}: nothing was written", disk.kernel_name);
             Failed::new(Stage::Disk, FailureCode::DiskBusy, what)
         })?;
+        // The table may have taken minutes, and a disk that was pulled out gives its name to the next. What is open
+        // keeps its name, so what fits now under this name is what is open.
+        disks::same(&disk, &look()?)?;
         if write_image {
             self.write(&target, &image, &content)?;
         }
         self.talk.stage(Stage::Partitions, 0);
-        self.partitions(&target, &disk)?;
+        // Open for reading until the end: so the name, by which the rest is found, stays with this disk.
+        let reader = self.partitions(&target, &disk)?;
         // The kernel does not let a disk be mounted that is held like this.
         drop(target);
         self.talk.stage(Stage::Configure, 0);
         self.configure(&disk, &manifest)?;
         if order.set_boot_entry && self.firmware == Firmware::Uefi {
             self.talk.stage(Stage::BootEntry, 0);
-            self.boot_entry(&disk, &manifest)?;
+            self.boot_entry(&reader, &disk, &manifest)?;
         }
         rustix::fs::sync();
         Ok(())
@@ -233,12 +264,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn partitions(&self, target: &Target, disk: &Disk) -> Result<(), Failed> {
+    /// Gives the disk, opened for reading, and not for this alone.
+    fn partitions(&self, target: &Target, disk: &Disk) -> Result<File, Failed> {
         let failed = |error: std::io::Error| {
             let what = format!("the partition table of {}: {error}", disk.kernel_name);
             Failed::new(InstallStage::Partitions, FailureCode::Partitions, what)
         };
-        let reader = std::fs::File::open(self.places.dev.join(&disk.kernel_name)).map_err(failed)?;
+        let reader = File::open(self.places.dev.join(&disk.kernel_name)).map_err(failed)?;
         if let Some(moves) = gpt::move_backup(&reader, disk.bytes, disk.block_bytes).map_err(failed)? {
             for (place, bytes) in moves.0 {
                 let mut buffer = Aligned::new(bytes.len());
@@ -256,7 +288,8 @@ impl Work<'_> {
             }
             std::thread::sleep(Duration::from_millis(250));
         }
-        last.map_err(failed)
+        last.map_err(failed)?;
+        Ok(reader)
     }
 
     fn configure(&self, disk: &Disk, manifest: &ImageManifest) -> Result<(), Failed> {
@@ -293,12 +326,11 @@ impl Work<'_> {
         }
     }
 
-    fn boot_entry(&self, disk: &Disk, manifest: &ImageManifest) -> Result<(), Failed> {
+    fn boot_entry(&self, reader: &File, disk: &Disk, manifest: &ImageManifest) -> Result<(), Failed> {
         let failed = |what: String| Failed::new(InstallStage::BootEntry, FailureCode::BootEntry, what);
         let Some(loader) = &manifest.efi_loader else { return Ok(()) };
-        let path = self.places.dev.join(&disk.kernel_name);
-        let partitions = std::fs::File::open(path).and_then(|disk_file| gpt::partitions(&disk_file, disk.block_bytes));
-        let partitions = partitions.map_err(|error| failed(format!("{}: {error}", disk.kernel_name)))?;
+        let partitions = gpt::partitions(reader, disk.block_bytes)
+            .map_err(|error| failed(format!("{}: {error}", disk.kernel_name)))?;
         let system = partitions.iter().find(|partition| partition.kind == gpt::EFI_SYSTEM);
         let system = system.ok_or_else(|| failed(format!("{} has no EFI system partition", disk.kernel_name)))?;
         let option = efi_entry::load_option(system, disk.block_bytes, loader);
@@ -315,4 +347,34 @@ impl Work<'_> {
 pub fn trusted_keys(path: &Path) -> Vec<PublicKey> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::install::Failure;
+
+    fn failure(stage: InstallStage, work: impl FnOnce() -> Result<(), Failed>) -> Box<Failure> {
+        caught(|| stage, work).unwrap_err().0
+    }
+
+    #[test]
+    fn a_defect_is_an_end_that_is_told() {
+        let before = failure(InstallStage::Disk, || panic!("fixed words"));
+        assert_eq!((before.stage, before.code), (InstallStage::Disk, FailureCode::Internal));
+        assert!(before.sentence.contains("fixed words") && !before.disk_touched, "{}", before.sentence);
+        let number = std::hint::black_box(7);
+        let made = failure(InstallStage::Write, || panic!("words and {number}"));
+        assert!(made.sentence.contains("words and 7") && made.disk_touched, "{}", made.sentence);
+        let wordless = failure(InstallStage::Verify, || std::panic::panic_any(7_u8));
+        assert!(wordless.sentence.contains("said nothing"), "{}", wordless.sentence);
+    }
+
+    #[test]
+    fn other_ends_stay_what_they_are() {
+        let never = || -> InstallStage { panic!("the stage is not asked for") };
+        assert!(caught(never, || Ok(())).is_ok());
+        let work = || Err(Failed::new(InstallStage::Write, FailureCode::DiskWrite, "it fails"));
+        assert_eq!(caught(never, work).unwrap_err().0.code, FailureCode::DiskWrite);
+    }
 }

@@ -6,6 +6,7 @@
 use crate::gpt;
 use protocol::disk::ForeignData;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt as _;
 
 /// Bytes read from the beginning of the disk and of each partition: the last mark looked for there is ZFS's first ring of
@@ -36,29 +37,84 @@ const WHOLE_DISK_MARKS: [(&str, usize, &[u8]); 3] = [
     ("ext file system on the whole disk", 0x438, b"\x53\xef"),
 ];
 
-/// Everything foreign on a disk.
+/// A part of a disk that is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    /// The number of the partition, from 1, or the whole disk.
+    pub partition: Option<u32>,
+    /// Its first byte on the disk.
+    pub from_byte: u64,
+    /// Its length, bytes.
+    pub bytes: u64,
+}
+
+/// Everything foreign on a disk, and what of it cannot be read. `known`: partitions that the kernel knows. It sees more
+/// than the table of the first sectors says, such as the logical partitions of an MBR.
 #[must_use]
-pub fn probe(disk: &File, disk_bytes: u64, block_bytes: u32) -> Vec<ForeignData> {
-    let partitions = gpt::partitions(disk, block_bytes).unwrap_or_default();
+pub fn probe(disk: &File, disk_bytes: u64, block_bytes: u32, known: &[Area]) -> Vec<ForeignData> {
     let mut found = Vec::new();
-    area(disk, 0, disk_bytes, None, &mut found);
-    let whole = |look: &[u8], at: usize, mark: &[u8]| look.get(at..).is_some_and(|rest| rest.starts_with(mark));
-    if partitions.is_empty() {
-        let look = read(disk, 0, disk_bytes.min(LOOK_BYTES as u64));
-        for (what, at, mark) in WHOLE_DISK_MARKS {
-            if whole(&look, at, mark) {
-                found.push(ForeignData { what: what.to_owned(), partition: None, at_byte: at as u64 });
-            }
+    let whole = Area { partition: None, from_byte: 0, bytes: disk_bytes };
+    let table = match gpt::partitions(disk, block_bytes) {
+        Ok(table) => table,
+        // A table that lies beyond the end of the disk names nothing that is on it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
+        Err(error) => {
+            add_unreadable(whole, &error, &mut found);
+            Vec::new()
+        }
+    };
+    if let Err(error) = look_at(disk, whole, &mut found) {
+        add_unreadable(whole, &error, &mut found);
+    }
+    if table.is_empty()
+        && let Err(error) = look_at_whole_disk(disk, disk_bytes, &mut found)
+    {
+        add_unreadable(whole, &error, &mut found);
+    }
+    let mut areas: Vec<Area> = table
+        .iter()
+        .map(|entry| Area { partition: Some(entry.number), from_byte: entry.from_byte, bytes: entry.bytes })
+        .collect();
+    for area in known {
+        if !areas.contains(area) {
+            areas.push(*area);
         }
     }
-    for partition in partitions {
-        area(disk, partition.from_byte, partition.bytes, Some(partition.number), &mut found);
+    for area in areas {
+        if let Err(error) = look_at(disk, area, &mut found) {
+            add_unreadable(area, &error, &mut found);
+        }
     }
     found
 }
 
-fn area(disk: &File, from: u64, bytes: u64, partition: Option<u32>, found: &mut Vec<ForeignData>) {
-    let look = read(disk, from, bytes.min(LOOK_BYTES as u64));
+/// The word for what cannot be read: nobody knows what is there, so nobody may take it without a person's approval.
+#[must_use]
+pub fn unreadable(partition: Option<u32>, at_byte: u64, error: &io::Error) -> ForeignData {
+    ForeignData { what: format!("something that cannot be read ({error})"), partition, at_byte }
+}
+
+fn add_unreadable(area: Area, error: &io::Error, found: &mut Vec<ForeignData>) {
+    let data = unreadable(area.partition, area.from_byte, error);
+    if !found.contains(&data) {
+        found.push(data);
+    }
+}
+
+fn look_at_whole_disk(disk: &File, disk_bytes: u64, found: &mut Vec<ForeignData>) -> io::Result<()> {
+    let look = read(disk, 0, disk_bytes.min(LOOK_BYTES as u64))?;
+    for (what, at, mark) in WHOLE_DISK_MARKS {
+        if look.get(at..).is_some_and(|rest| rest.starts_with(mark)) {
+            found.push(ForeignData { what: what.to_owned(), partition: None, at_byte: at as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Ends at the first place that cannot be read: a failing disk may take half a minute for each.
+fn look_at(disk: &File, area: Area, found: &mut Vec<ForeignData>) -> io::Result<()> {
+    let Area { partition, from_byte: from, bytes } = area;
+    let look = read(disk, from, bytes.min(LOOK_BYTES as u64))?;
     let starts = |at: usize, mark: &[u8]| look.get(at..).is_some_and(|rest| rest.starts_with(mark));
     let mut add = |what: &str, at: u64| {
         if !found.iter().any(|known| known.partition == partition && known.what == what) {
@@ -69,7 +125,9 @@ fn area(disk: &File, from: u64, bytes: u64, partition: Option<u32>, found: &mut 
         let there = if at < LOOK_BYTES {
             starts(at, mark)
         } else {
-            read(disk, from.saturating_add(at as u64), mark.len() as u64) == mark
+            // What lies behind the end of a small partition is not in it.
+            let length = bytes.saturating_sub(at as u64).min(mark.len() as u64);
+            read(disk, from.saturating_add(at as u64), length)? == mark
         };
         if there {
             add(what, at as u64);
@@ -90,19 +148,31 @@ fn area(disk: &File, from: u64, bytes: u64, partition: Option<u32>, found: &mut 
     }
     // RAID metadata 1.0 lies 8 KiB before the end, 0.90 in the last whole 64 KiB but one.
     for at in [(bytes & !0xfff).checked_sub(8192), (bytes & !0xffff).checked_sub(65_536)].into_iter().flatten() {
-        if read(disk, from.saturating_add(at), 4) == b"\xfc\x4e\x2b\xa9" {
+        if read(disk, from.saturating_add(at), 4)? == b"\xfc\x4e\x2b\xa9" {
             add("Linux RAID member", at);
         }
     }
+    Ok(())
 }
 
-/// What can be read there; less than asked for when the disk says no.
-fn read(disk: &File, at: u64, bytes: u64) -> Vec<u8> {
-    let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    match disk.read_exact_at(&mut buffer, at) {
-        Ok(()) => buffer,
-        Err(_) => Vec::new(),
+/// What is there: less than asked for where the disk ends, nothing beyond its end. A table may say what it likes.
+fn read(disk: &File, at: u64, bytes: u64) -> io::Result<Vec<u8>> {
+    // No disk is that long, and the kernel would call such a place invalid rather than empty.
+    if i64::try_from(at.saturating_add(bytes)).is_err() {
+        return Ok(Vec::new());
     }
+    let mut buffer = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    let mut filled = 0_usize;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match disk.read_at(rest, at.saturating_add(filled as u64)) {
+            Ok(0) => break,
+            Ok(more) => filled = filled.saturating_add(more),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer)
 }
 
 #[cfg(test)]
@@ -110,6 +180,10 @@ mod tests {
     use super::*;
 
     fn with(marks: &[(u64, &[u8])]) -> Vec<String> {
+        with_known(marks, &[])
+    }
+
+    fn with_known(marks: &[(u64, &[u8])], known: &[Area]) -> Vec<String> {
         let path = std::env::temp_dir().join(format!(
             "rackmedic-foreign-{}-{:?}",
             std::process::id(),
@@ -120,7 +194,7 @@ mod tests {
         for (at, mark) in marks {
             disk.write_all_at(mark, *at).unwrap();
         }
-        let found = probe(&disk, 8 << 20, 512);
+        let found = probe(&disk, 8 << 20, 512, known);
         std::fs::remove_file(&path).unwrap();
         found.into_iter().map(|data| format!("{} {:?}", data.what, data.partition)).collect()
     }
@@ -145,5 +219,62 @@ mod tests {
         assert_eq!(with(&[table[0], table[1], (part, b"XFSB"), (part + 0x438, b"\x53\xef")]), Vec::<String>::new());
         let lvm = with(&[table[0], table[1], (part + 512, b"LABELONE"), (part + 536, b"LVM2 001")]);
         assert_eq!(lvm, ["LVM2 physical volume Some(1)"]);
+    }
+
+    #[test]
+    fn a_logical_partition_that_the_kernel_knows_is_looked_at() {
+        // A boot sector with one extended partition from sector 2,048, 8,192 sectors long.
+        let entry: &[u8] = &[0, 0, 0, 0, 5, 0, 0, 0, 0, 8, 0, 0, 0, 32, 0, 0];
+        let extended = 2048 * 512_u64;
+        let logical = Area { partition: Some(5), from_byte: extended + (1 << 20), bytes: 2 << 20 };
+        let marks: [(u64, &[u8]); 4] = [
+            (446, entry),
+            (510, b"\x55\xaa"),
+            (logical.from_byte + 512, b"LABELONE"),
+            (logical.from_byte + 536, b"LVM2 001"),
+        ];
+        assert_eq!(with(&marks), Vec::<String>::new(), "the first sector does not name it");
+        // The kernel shows an extended partition as one of two sectors.
+        let shown = Area { partition: Some(1), from_byte: extended, bytes: 1024 };
+        assert_eq!(with_known(&marks, &[shown, logical]), ["LVM2 physical volume Some(5)"]);
+        let first = Area { partition: Some(1), from_byte: extended, bytes: 8192 * 512 };
+        let luks: [(u64, &[u8]); 3] = [marks[0], marks[1], (extended, b"LUKS\xba\xbe")];
+        assert_eq!(with_known(&luks, &[first]), ["LUKS volume Some(1)"], "what both name is told once");
+    }
+
+    #[test]
+    fn what_is_short_or_beyond_the_end_is_no_error() {
+        let end = 8_u64 << 20;
+        let area = |from_byte, bytes| Area { partition: Some(5), from_byte, bytes };
+        let odd = [
+            area(end - 512, 1 << 30),
+            area(end - 512, 0),
+            area(end, 4096),
+            area(1 << 40, 1 << 40),
+            area(0, u64::MAX),
+            area(u64::MAX, u64::MAX),
+            area(u64::MAX - 4096, 8192),
+        ];
+        assert_eq!(with_known(&[], &odd), Vec::<String>::new());
+        let cut = with_known(&[(end - 512, b"LUKS\xba\xbe")], &[area(end - 512, 1 << 30)]);
+        assert_eq!(cut, ["LUKS volume Some(5)"], "what is there of it is looked at");
+        let behind = with_known(&[(0x20_0000, b"\x0d\xd0\x01\xc0")], &[area(0x10_0000, 4096)]);
+        assert_eq!(behind, Vec::<String>::new(), "what lies behind a small partition is not in it");
+        let inside = with_known(&[(0x20_0000, b"\x0d\xd0\x01\xc0")], &[area(0x10_0000, 2 << 20)]);
+        assert_eq!(inside, ["VMFS volume Some(5)"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_foreign() {
+        let path = std::env::temp_dir().join(format!("rackmedic-foreign-unreadable-{}", std::process::id()));
+        // Opened for writing alone: each read is an error, as on a disk that fails.
+        let disk = File::create(&path).unwrap();
+        disk.set_len(8 << 20).unwrap();
+        let logical = Area { partition: Some(5), from_byte: 1 << 20, bytes: 1 << 20 };
+        let found = probe(&disk, 8 << 20, 512, &[logical]);
+        std::fs::remove_file(&path).unwrap();
+        let places: Vec<(Option<u32>, u64)> = found.iter().map(|data| (data.partition, data.at_byte)).collect();
+        assert_eq!(places, [(None, 0), (Some(5), 1 << 20)], "each place once");
+        assert!(found.iter().all(|data| data.what.contains("cannot be read")), "{found:?}");
     }
 }

@@ -87,7 +87,12 @@ impl Head {
 
     fn table(&self, disk: &File, block_bytes: u32) -> io::Result<Option<Vec<u8>>> {
         let mut table = vec![0; self.entries as usize * self.entry_bytes as usize];
-        disk.read_exact_at(&mut table, self.entries_block.saturating_mul(block_bytes.into()))?;
+        let at = self.entries_block.saturating_mul(block_bytes.into());
+        // No disk is that long. The kernel would call such a place invalid, yet it is as much beyond the end as others.
+        if i64::try_from(at.saturating_add(table.len() as u64)).is_err() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        disk.read_exact_at(&mut table, at)?;
         Ok((crc32(&table) == self.entries_crc).then_some(table))
     }
 
@@ -99,10 +104,11 @@ impl Head {
     }
 }
 
-/// The partitions of a disk. Empty: no table, or a damaged one.
+/// The partitions of a disk; of an MBR the four of its first sector, not what lies in an extended one. Empty: no table,
+/// or a damaged one.
 ///
 /// # Errors
-/// When the disk cannot be read.
+/// When the disk cannot be read. [`io::ErrorKind::UnexpectedEof`]: the table lies beyond its end.
 pub fn partitions(disk: &File, block_bytes: u32) -> io::Result<Vec<Partition>> {
     let block = u64::from(block_bytes);
     if let Some(head) = Head::read(disk, block_bytes)?
@@ -185,6 +191,29 @@ mod tests {
     #[test]
     fn the_crc_is_that_of_the_standard() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn a_table_beyond_the_end_is_told_from_a_disk_that_cannot_be_read() {
+        let path = std::env::temp_dir().join(format!("rackmedic-gpt-beyond-{}", std::process::id()));
+        let disk = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        disk.set_len(8 << 20).unwrap();
+        for entries_block in [1_u64 << 30, u64::MAX] {
+            let mut raw = vec![0; HEAD_BYTES];
+            put(&mut raw, 0, b"EFI PART");
+            put(&mut raw, 12, &92_u32.to_le_bytes());
+            put(&mut raw, 72, &entries_block.to_le_bytes());
+            put(&mut raw, 80, &128_u32.to_le_bytes());
+            put(&mut raw, 84, &128_u32.to_le_bytes());
+            let head = Head { raw, entries_block, entries: 128, entry_bytes: 128, entries_crc: 0 };
+            disk.write_all_at(&head.sealed(), 512).unwrap();
+            let error = partitions(&disk, 512).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{entries_block}");
+            assert!(crate::foreign::probe(&disk, 8 << 20, 512, &[]).is_empty(), "{entries_block}");
+        }
+        let unreadable = File::options().write(true).open(&path).unwrap();
+        assert_ne!(partitions(&unreadable, 512).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        std::fs::remove_file(&path).unwrap();
     }
 
     /// `sfdisk --verify` and `sgdisk -v` are the judges; without them this is said.

@@ -1,6 +1,7 @@
 //! The proof of a machine that waits to be used: its card has a cable, and the one disk that it would be installed on is
 //! there and can be read. Nothing is opened for writing.
 
+use crate::disks::Patience;
 use crate::failure::Failed;
 use crate::flow::Places;
 use crate::kernel::say;
@@ -8,7 +9,6 @@ use crate::{disks, inventory};
 use protocol::install::{FailureCode, InstallStage, ProveOrder};
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 
 /// Most that is read of the disk, bytes.
 pub const READ_BYTES_MAX: u64 = 64 << 20;
@@ -17,11 +17,18 @@ const PLACES: u64 = 64;
 /// What is read at each, bytes.
 const PIECE_BYTES: u64 = READ_BYTES_MAX / PLACES;
 
-/// Shows the machine. `done` hears of what was read and says whether to go on.
+/// Shows the machine. `patience` is for a disk that is not there yet; `done` hears of what was read and says whether to
+/// go on.
 ///
 /// # Errors
 /// What it does not show.
-pub fn prove(order: &ProveOrder, places: &Places, mac: &str, done: impl Fn(u64) -> bool) -> Result<(), Failed> {
+pub fn prove(
+    order: &ProveOrder,
+    places: &Places,
+    mac: &str,
+    patience: Patience,
+    done: impl Fn(u64) -> bool,
+) -> Result<(), Failed> {
     let failed = |code, sentence: String| Failed::new(InstallStage::Disk, code, sentence);
     let nics = inventory::nics(&places.sys);
     let card = nics.iter().find(|nic| nic.mac.eq_ignore_ascii_case(mac));
@@ -33,12 +40,17 @@ pub fn prove(order: &ProveOrder, places: &Places, mac: &str, done: impl Fn(u64) 
         return Err(failed(FailureCode::NoNetwork, what));
     }
     // What the disk holds is not asked: nothing is written, so nothing is lost. Its size is asked by the image.
-    let disk = disks::choose(&disks::all(&places.sys, &places.dev), &order.disk, 0, true)?;
-    let read = read_spread(&places.dev.join(&disk.kernel_name), disk.bytes, done);
-    let bytes = read.map_err(|error| {
+    let look = || disks::choose(&disks::all(&places.sys, &places.dev), &order.disk, 0, true);
+    let disk = disks::wait(patience, || done(0), look)?;
+    let unreadable = |error: std::io::Error| {
         let what = format!("{} cannot be read: {error}. Replace the disk", disk.kernel_name);
         failed(FailureCode::DiskRead, what)
-    })?;
+    };
+    // Read-only: not even the kernel could be made to write through it.
+    let device = File::open(places.dev.join(&disk.kernel_name)).map_err(unreadable)?;
+    // What is open keeps its name; until then another disk could have got it.
+    disks::same(&disk, &look()?)?;
+    let bytes = read_spread(&device, disk.bytes, done).map_err(unreadable)?;
     say(&format!("{}: {bytes} bytes read at spread places, nothing written", disk.kernel_name));
     Ok(())
 }
@@ -47,9 +59,7 @@ pub fn prove(order: &ProveOrder, places: &Places, mac: &str, done: impl Fn(u64) 
 ///
 /// # Errors
 /// A place that cannot be read.
-fn read_spread(path: &Path, disk_bytes: u64, done: impl Fn(u64) -> bool) -> std::io::Result<u64> {
-    // Read-only: not even the kernel could be made to write through it.
-    let disk = File::open(path)?;
+fn read_spread(disk: &File, disk_bytes: u64, done: impl Fn(u64) -> bool) -> std::io::Result<u64> {
     let piece = PIECE_BYTES.min(disk_bytes);
     let places = disk_bytes.div_ceil(piece.max(1)).min(PLACES);
     let mut buffer = vec![0; usize::try_from(piece).unwrap_or(0)];
@@ -76,8 +86,10 @@ mod tests {
     use std::cell::RefCell;
     use std::fs;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     const MAC: &str = "52:54:00:00:00:01";
+    const ONE_LOOK: Patience = Patience { whole: Duration::ZERO, between: Duration::ZERO };
 
     /// A machine of files: one card, and disks with their serial numbers.
     fn machine(name: &str, carrier: &str, disks: &[(&str, &str)]) -> (PathBuf, Places) {
@@ -119,7 +131,7 @@ mod tests {
             *read.borrow_mut() += bytes;
             true
         };
-        prove(&order("S2"), &places, "52:54:00:00:00:01", done).unwrap();
+        prove(&order("S2"), &places, "52:54:00:00:00:01", ONE_LOOK, done).unwrap();
         assert_eq!(*read.borrow(), READ_BYTES_MAX);
         assert_eq!(fs::metadata(places.dev.join("sdb")).unwrap().modified().unwrap(), before);
         assert!(!places.mount.exists());
@@ -129,7 +141,7 @@ mod tests {
     #[test]
     fn what_is_missing_twice_unreadable_or_unplugged_is_told() {
         let code = |places: &Places, serial: &str, mac: &str| {
-            let failure = prove(&order(serial), places, mac, |_| true).unwrap_err().0;
+            let failure = prove(&order(serial), places, mac, ONE_LOOK, |_| true).unwrap_err().0;
             assert!(!failure.disk_touched && !failure.sentence.is_empty());
             failure.code
         };
@@ -148,13 +160,33 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_that_comes_late_is_proven_and_a_word_to_stop_ends_the_wait() {
+        let (root, places) = machine("late", "1", &[("sda", "S1")]);
+        let patience = Patience { whole: Duration::from_secs(60), between: Duration::from_millis(1) };
+        let asked = RefCell::new(0);
+        let done = |bytes| {
+            *asked.borrow_mut() += 1;
+            // While nothing is read yet the disk comes: it was there with another serial number before.
+            if bytes == 0 && *asked.borrow() == 3 {
+                fs::write(places.sys.join("block/sda/serial"), "S2").unwrap();
+            }
+            true
+        };
+        prove(&order("S2"), &places, MAC, patience, done).unwrap();
+        let failure = prove(&order("S9"), &places, MAC, patience, |_| false).unwrap_err().0;
+        assert_eq!((failure.stage, failure.code), (InstallStage::Disk, FailureCode::Refused));
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
     fn a_small_disk_is_read_whole_and_a_large_one_from_end_to_end() {
         let path = std::env::temp_dir().join(format!("rackmedic-spread-{}", std::process::id()));
         for bytes in [1, 4096, (1 << 20) + 512, 200 << 20] {
             File::create(&path).unwrap().set_len(bytes).unwrap();
-            let read = read_spread(&path, bytes, |_| true).unwrap();
+            let disk = File::open(&path).unwrap();
+            let read = read_spread(&disk, bytes, |_| true).unwrap();
             assert!(read >= bytes.min(READ_BYTES_MAX) && read <= READ_BYTES_MAX, "{bytes}: {read}");
-            assert!(read_spread(&path, bytes + 1, |_| true).is_err(), "{bytes}: one more than there is");
+            assert!(read_spread(&disk, bytes + 1, |_| true).is_err(), "{bytes}: one more than there is");
         }
         fs::remove_file(path).unwrap();
     }

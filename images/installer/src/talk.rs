@@ -73,6 +73,12 @@ impl Talk {
         let _ = self.send();
     }
 
+    /// The stage that was begun last.
+    #[must_use]
+    pub fn stage_now(&self) -> InstallStage {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).stage
+    }
+
     /// So much more of the stage is done. Whether to go on.
     pub fn done(&self, bytes: u64) -> bool {
         self.change(|report| report.done_bytes = report.done_bytes.saturating_add(bytes));

@@ -124,7 +124,7 @@ impl Answerer {
     }
 
     /// A relay that is not configured may not make us speak to it (RFC 3046 section 2.1.1).
-    fn relay_is_trusted(&self, request: &Message<'_>) -> bool {
+    pub(super) fn relay_is_trusted(&self, request: &Message<'_>) -> bool {
         request.giaddr.is_unspecified() || self.scope.subnets.iter().any(|subnet| subnet.trusts(request.giaddr))
     }
 

@@ -97,6 +97,12 @@ impl Link {
         Ok(Self { name: name.to_owned(), index: interface.index, mac, local, prefix })
     }
 
+    /// Whether the address lies in its network.
+    fn holds(&self, address: Ipv4Addr) -> bool {
+        let mask = u32::MAX.checked_shl(32_u32.saturating_sub(self.prefix.into())).unwrap_or(0);
+        u32::from(address) & mask == u32::from(self.local) & mask
+    }
+
     fn udp(&self, address: Ipv4Addr, port: u16) -> Result<UdpSocket, ServeError> {
         let open = || {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
@@ -339,7 +345,7 @@ impl<T: Tickets> DhcpServer<T> {
             }
             _ => false,
         };
-        self.learn(&request, port, outcome.reply.as_ref().map(|(reply, _)| reply));
+        self.learn(&request, source, port, outcome.reply.as_ref().map(|(reply, _)| reply));
         if let Some((reply, destination)) = outcome.reply {
             self.reply(&request, ticket.is_some(), port, &reply, destination, durable);
         }
@@ -378,10 +384,18 @@ impl<T: Tickets> DhcpServer<T> {
     }
 
     /// Which address this card has from now on: what we confirm, what it takes from another server, what it says on 4011.
-    fn learn(&self, request: &Message<'_>, port: Port, reply: Option<&Reply>) {
+    /// But whoever reaches this port can say that another's address is his: what a packet says of an address counts only
+    /// from our own link or through a relay that the configuration names, and on 4011 from that address itself.
+    fn learn(&self, request: &Message<'_>, source: SocketAddrV4, port: Port, reply: Option<&Reply>) {
+        let relayed = !request.giaddr.is_unspecified();
+        let believed = |address: &Ipv4Addr| {
+            if relayed { self.answerer.relay_is_trusted(request) } else { self.link.holds(*address) }
+        };
         let confirmed = reply.filter(|reply| reply.kind == MessageType::Ack).map(|reply| reply.yiaddr);
-        let taken = (request.kind == MessageType::Request).then(|| request.options.address(code::REQUESTED)).flatten();
+        let asked = (request.kind == MessageType::Request).then(|| request.options.address(code::REQUESTED)).flatten();
+        let taken = asked.filter(believed);
         let own = (port == Port::BootServer).then_some(request.ciaddr);
+        let own = own.filter(|address| believed(address) || address == source.ip());
         for address in [taken, own, confirmed].into_iter().flatten() {
             self.around.peers.learn(address, request.mac);
         }

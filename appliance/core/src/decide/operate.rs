@@ -7,7 +7,7 @@ use crate::id::{HostId, IncidentId, MachineId};
 use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
-use crate::world::host::{Lifecycle, Link, Role};
+use crate::world::host::{Host, Lifecycle, Link, Role};
 use crate::world::incident::{Approval, Incident, Phase};
 use crate::world::scope::{ColdStart, ObserveOnly, Site};
 
@@ -28,12 +28,18 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
             };
             put_site(world, site, &mut out);
             out.wakeups.push(Wakeup { target: WakeTarget::Site, at: now.elapsed.plus(world.limits.start_observe_ms) });
+            if *on {
+                out.wakeups.extend(under_way(world, |_| true, now));
+            }
         }
         Operator::Arm { cluster, armed } => match world.clusters.get(cluster) {
             Some(old) => {
                 let mut new = old.clone();
                 new.armed = *armed;
                 out.changes.push(Change::Cluster(Box::new(new)));
+                if !*armed {
+                    out.wakeups.extend(under_way(world, |host| host.cluster == Some(*cluster), now));
+                }
             }
             None => refuse(&mut out, now, "no-such-cluster", format!("there is no cluster {}", cluster.0)),
         },
@@ -115,6 +121,13 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
         Operator::Drill { host, machine } => drill(world, *host, *machine, now, &mut out),
     }
     out
+}
+
+/// Hosts with a step under way look at once at what was ordered.
+fn under_way(world: &World, which: impl Fn(&Host) -> bool, now: Now) -> Vec<Wakeup> {
+    let running = world.incidents.values().filter(|incident| incident.running.is_some());
+    let hosts = running.filter_map(|incident| world.hosts.get(&incident.host)).filter(|host| which(host));
+    hosts.map(|host| wake(host.id, now)).collect()
 }
 
 fn wake(host: HostId, now: Now) -> Wakeup {

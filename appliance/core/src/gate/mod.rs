@@ -18,7 +18,7 @@ use crate::world::incident::Rung;
 pub(crate) use budget::{Spare, choose_spare, heal_ended, still_fits};
 pub(crate) use component::restart_allowed;
 pub(crate) use evidence::{confirmed, look_confirms};
-pub(crate) use people::{approval, outside_forbidden};
+pub(crate) use people::{approval, ordered_to_stop, outside_forbidden};
 pub(crate) use scope::{become_canary, care_ended};
 
 /// The answer of a check: go on, or why not.

@@ -46,6 +46,18 @@ pub(crate) fn outside_forbidden<R: Rules>(case: &Case<'_, R>) -> Answer {
     Ok(())
 }
 
+/// What stops an off that is decided and has not left: a person who ordered only to observe or disarmed the cluster, or an
+/// alarm that froze all power.
+pub(crate) fn ordered_to_stop<R: Rules>(case: &Case<'_, R>) -> Answer {
+    let site = case.site();
+    if let Some(frozen) = site.power_freeze.as_ref().filter(|_| case.enforces(29)) {
+        return Err(frozen.clone());
+    }
+    let observed = site.observe_only == Some(ObserveOnly::Ordered);
+    let disarmed = case.cluster().is_some_and(|cluster| !cluster.armed);
+    if observed || disarmed { outside_forbidden(case) } else { Ok(()) }
+}
+
 /// Rule 49: pause at any scope.
 pub(crate) fn paused<R: Rules>(case: &Case<'_, R>) -> Answer {
     let domain = case.host.domains.iter().any(|d| case.domain(*d).is_some_and(|d| d.paused));

@@ -153,6 +153,8 @@ pub(super) fn order_off<R: Rules>(case: &mut Case<'_, R>, found_off: bool) {
     reservation.power_steps += 1;
     incident.cycles += 1;
     incident.fence.found_off = found_off;
+    // What a person confirmed was of an off before this one.
+    incident.fence.human_confirmed = None;
     incident.fence.off_at.get_or_insert(now);
     incident.fence.on_deadline = Some(now.plus(limits.effect_ms + limits.release_ms));
     incident.timings.off_ordered.get_or_insert(now);
@@ -257,6 +259,11 @@ pub(super) fn powering_off<R: Rules>(case: &mut Case<'_, R>) {
     if case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_none()) {
         // It was put off (pause, observe-only) before it was ordered at all: now it counts.
         order_off(case, found_off);
+        return;
+    }
+    if case.incident.as_ref().is_some_and(|i| i.fence.outlets_off) {
+        // Its executor was lost with the outlets cut, or not: to cut them twice changes nothing.
+        case.order_with_permit(Intent::OutletsOff);
         return;
     }
     case.order_with_permit(Intent::ForceOff { found_off });
@@ -436,6 +443,7 @@ fn not_proven<R: Rules>(case: &mut Case<'_, R>, why: NotProven, readings: &[Read
             if let Some(incident) = &mut case.incident {
                 incident.fence.off_at = None;
                 incident.fence.found_off = false;
+                incident.fence.human_confirmed = None;
             }
             case.host.held_off = None;
             if case.incident.as_ref().is_some_and(|i| i.of_spare()) {
@@ -466,10 +474,23 @@ pub(super) fn wrong_machine<R: Rules>(case: &mut Case<'_, R>, seen: Option<Machi
         let sentence = format!("its BMC shows {shown}, which is not the machine in the record");
         return spare::failed(case, Explanation::refusal(29, "identity-mismatch", sentence));
     }
-    raise_alarm(case, format!("the BMC recorded for {} shows {shown}: nothing was sent to it", case.host.name));
     let touched = case.incident.as_ref().is_some_and(|i| i.fence.off_at.is_some());
+    let sent = if touched { "after our off" } else { "nothing was sent to it" };
+    raise_alarm(case, format!("the BMC recorded for {} shows {shown}: {sent}", case.host.name));
     if !touched {
         case.host.held_off = None;
+    }
+    let ours = case
+        .incident
+        .as_ref()
+        .is_some_and(|i| touched && case.host.held_off == Some(i.id) && !i.fence.found_off && !i.of_spare());
+    if ours && case.enforces(29) {
+        // Whatever our off hit is switched on again, as after any alarm.
+        if let Some(incident) = &mut case.incident {
+            incident.alarmed = true;
+        }
+        case.go(Phase::SafeCompletion);
+        return;
     }
     step_back(
         case,
@@ -631,6 +652,10 @@ fn denied<R: Rules>(case: &mut Case<'_, R>) -> bool {
 pub(super) fn reread<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading]) {
     let off = readings.iter().any(|r| r.power == Power::Off);
     let on = readings.last().is_some_and(|r| r.power == Power::On);
+    if on && let Some(incident) = &mut case.incident {
+        // It reads On: whoever confirmed that it is off was mistaken, or it was switched on since.
+        incident.fence.human_confirmed = None;
+    }
     if on && case.incident.as_ref().is_some_and(|i| i.fence.off_ignored) && case.enforces(27) {
         // It took our off and did nothing: one more is no proof either. What is read On is not held off by us.
         case.host.held_off = None;
@@ -719,18 +744,26 @@ pub(super) fn held_off<R: Rules>(case: &mut Case<'_, R>) {
         case.go(Phase::PoweringOn);
         return;
     }
-    if incident.fence.found_off && case.enforces(31) && !started_by_itself(case) {
-        let cause = case.host.assessment.off_cause;
-        let sentence = match cause {
-            OffCause::AcLoss | OffCause::Fault => "it lost its power: started once the feed has been stable for 2 min",
-            _ => "somebody or something switched it off: a person must approve switching it on",
-        };
-        if let Err(why) = allowed_on(case, cause, sentence) {
-            case.wait(why);
-            return;
-        }
+    if let Err(why) = may_start_found_off(case) {
+        case.wait(why);
+        return;
     }
     case.go(Phase::PoweringOn);
+}
+
+/// Rule 31, of a host that was found off and is to be started as it is. Asked by whoever is about to, however it came there:
+/// its workloads may be released, or not gone in time, or the API away. An install has a permit of its own.
+fn may_start_found_off<R: Rules>(case: &Case<'_, R>) -> Result<(), Explanation> {
+    let found = case.incident.as_ref().is_some_and(|i| i.fence.found_off && i.current_rung() == Rung::PowerCycle);
+    if !found || !case.enforces(31) || started_by_itself(case) {
+        return Ok(());
+    }
+    let cause = case.host.assessment.off_cause;
+    let sentence = match cause {
+        OffCause::AcLoss | OffCause::Fault => "it lost its power: started once the feed has been stable for 2 min",
+        _ => "somebody or something switched it off: a person must approve switching it on",
+    };
+    allowed_on(case, cause, sentence)
 }
 
 fn started_by_itself<R: Rules>(case: &Case<'_, R>) -> bool {
@@ -774,6 +807,10 @@ pub(super) fn powering_on<R: Rules>(case: &mut Case<'_, R>) {
         }
     }
     if let Err(why) = gate::outside_forbidden(case) {
+        case.wait(why);
+        return;
+    }
+    if let Err(why) = may_start_found_off(case) {
         case.wait(why);
         return;
     }
@@ -876,6 +913,7 @@ pub(super) fn order_off_again<R: Rules>(case: &mut Case<'_, R>) {
     if let Some(incident) = &mut case.incident {
         incident.fence.off_at = None;
         incident.fence.failed_proofs = 0;
+        incident.fence.human_confirmed = None;
     }
     if let Err(why) = gate::outside_forbidden(case) {
         case.wait(why);

@@ -203,7 +203,11 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             _ => power::readings(case, readings, None),
         },
         Intent::OutletsOff if matches!(why, Failure::Answered | Failure::Cancelled) && !sent => {
-            off_failed(case, Failure::Answered, readings, false);
+            if let Some(incident) = case.incident.as_mut().filter(|incident| incident.tries <= 1) {
+                // Its first try did not leave; of a later one the executor that was lost may have cut them.
+                incident.fence.outlets_off = false;
+            }
+            off_failed(case, why, readings, false);
         }
         Intent::OutletsOff => power::no_proof(case, "its outlets could not be switched off and read"),
         Intent::Release { .. } => release_failed(case, why),
@@ -286,9 +290,12 @@ fn back_to_suspicion<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
 
 fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Reading], sent: bool) {
     if !sent {
-        // Nothing left: the host is as it was.
-        case.host.held_off = None;
-        if let Some(incident) = &mut case.incident {
+        // Nothing left: the host is as it was, unless its outlets are cut.
+        let outlets_off = case.incident.as_ref().is_some_and(|i| i.fence.outlets_off);
+        if !outlets_off {
+            case.host.held_off = None;
+        }
+        if let Some(incident) = case.incident.as_mut().filter(|_| !outlets_off) {
             incident.fence.off_at = None;
             if incident.cycles <= 1 {
                 incident.timings.off_ordered = None;
@@ -299,6 +306,7 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
             case.site_mut().watched_off.retain(|w| w.host != id);
         }
     }
+    let why_cancelled = why == Failure::Cancelled;
     match why {
         Failure::Cancelled if sent => {
             case.go(Phase::Proving);
@@ -307,14 +315,18 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
         Failure::Cancelled if gate::paused_here(case).is_err() => {
             back_to_suspicion(case, Explanation::refusal(49, "paused", "a person paused it before the off was sent"))
         }
-        Failure::Answered | Failure::Cancelled => back_to_suspicion(
-            case,
-            Explanation::refusal(
+        Failure::Answered | Failure::Cancelled => {
+            let why = Explanation::refusal(
                 1,
                 "answered",
                 "it answered right before the off: nothing was sent, it is watched anew",
-            ),
-        ),
+            );
+            let why = match gate::ordered_to_stop(case) {
+                Err(ordered) if why_cancelled => ordered,
+                _ => why,
+            };
+            back_to_suspicion(case, why);
+        }
         Failure::FirmwareTask => {
             back_to_suspicion(
                 case,
@@ -391,8 +403,17 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure) {
         }
         Failure::Cancelled => case.go(Phase::Proving),
         _ => {
-            if let Some(incident) = &mut case.incident {
+            let tried = case.incident.as_mut().map_or(0, |incident| {
                 incident.fence.failed_proofs += 1;
+                incident.fence.failed_proofs
+            });
+            let rung = case.incident.as_ref().map(|i| i.current_rung());
+            if tried >= 3 && rung == Some(Rung::PowerCycle) && case.enforces(25) {
+                // Whatever refuses will refuse again; no host is kept off for it (rule 25).
+                let what = format!("its pods and volumes could not be released ({why:?}), three times: it is started");
+                case.tell(Loudness::Page, Explanation::refusal(25, "release-refused", what));
+                case.go(Phase::PoweringOn);
+                return;
             }
             case.go(Phase::Proving);
             case.wait(Explanation::refusal(

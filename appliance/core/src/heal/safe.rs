@@ -44,11 +44,24 @@ pub(super) fn completes<R: Rules>(case: &mut Case<'_, R>) -> bool {
     true
 }
 
-/// A pause reached a running step: the cancel went with it; nothing else is sent from here.
+/// A pause reached a running step: the cancel went with it; nothing else is sent from here. Nor is what takes a host away, once
+/// a person disarmed its cluster or ordered observe-only, or all power froze.
 pub(super) fn interrupt<R: Rules>(case: &mut Case<'_, R>) {
     let Some(incident) = &case.incident else { return };
     let Some(running) = &incident.running else { return };
     if gate::paused_here(case).is_err() && !matches!(running.intent, Intent::PowerOn { .. } | Intent::Withdraw { .. }) {
+        let step = running.step;
+        case.out.cancels.push(step);
+    }
+    let takes_away = matches!(
+        running.intent,
+        Intent::ForceOff { found_off: false }
+            | Intent::OutletsOff
+            | Intent::SoftReboot
+            | Intent::ArmBoot(_)
+            | Intent::ArmProof(_)
+    );
+    if takes_away && gate::ordered_to_stop(case).is_err() {
         let step = running.step;
         case.out.cancels.push(step);
     }

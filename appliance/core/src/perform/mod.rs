@@ -184,6 +184,7 @@ fn right_machine(seen: Option<MachineId>, machine: MachineId) -> bool {
 /// All outlets of the target read off.
 fn outlets_read_off(now: Now) -> Reading {
     Reading {
+        contradicted: false,
         at: now.elapsed,
         source: crate::fence::ReadingSource::Outlets,
         identity: None,

@@ -234,6 +234,11 @@ fn send<R: Rules>(run: &mut StepRun<R>, now: Now) -> NextCall {
 fn read(off: &mut Off, reading: &Reading, now: Now, span_ms: Millis, enforces_31: bool) -> Option<NextCall> {
     let done = |off: &Off| NextCall::Done(StepResult::Readings { readings: off.readings.clone(), off_sent: off.sent });
     match reading.power {
+        // Its chassis says On: read again until the deadline, never a proof.
+        Power::Off if reading.contradicted => {
+            off.first_off = None;
+            None
+        }
         Power::Off => {
             let first = *off.first_off.get_or_insert(reading.at);
             if reading.at.since(first) >= span_ms {

@@ -155,23 +155,29 @@ fn power(
     match reply {
         Reply::Power(reading) => {
             keep(&mut state.readings, *reading);
-            if !right_machine(reading.identity, machine) {
+            let named = reading.identity.is_some();
+            if named && !right_machine(reading.identity, machine) {
                 return Some(Failure::WrongMachine);
             }
-            if reading.power == Power::Off {
-                state.last_off = Some(now.elapsed);
-                return None;
+            match reading.power {
+                Power::Off if named && !reading.contradicted => {
+                    state.last_off = Some(now.elapsed);
+                    None
+                }
+                // Without a name, or contradicted by its chassis, it says no more than a BMC that is silent.
+                Power::Off => unheard(state, witness, now),
+                Power::On | Power::Transitioning | Power::Unknown => Some(Failure::CameBack),
             }
-            Some(Failure::CameBack)
         }
         // A BMC that fell silent contradicts nothing for as long as the last Off is fresh; with outlets or a human as
         // witness it never spoke.
-        _ if witness != Witness::Bmc => None,
-        _ => {
-            let fresh = state.last_off.is_none_or(|at| now.elapsed.since(at) <= PROOF_AGE_MS);
-            (!fresh).then_some(Failure::BmcSilent)
-        }
+        _ => unheard(state, witness, now),
     }
+}
+
+fn unheard(state: &Release, witness: Witness, now: Now) -> Option<Failure> {
+    let fresh = state.last_off.is_none_or(|at| now.elapsed.since(at) <= PROOF_AGE_MS);
+    (witness == Witness::Bmc && !fresh).then_some(Failure::BmcSilent)
 }
 
 /// A call of the release succeeded; `Some` = what comes next is not simply the next piece of work.

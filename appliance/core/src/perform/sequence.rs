@@ -261,9 +261,11 @@ fn power<R: Rules>(run: &mut StepRun<R>, host: crate::id::HostId, reply: &Reply,
         keep(&mut state.readings, *reading);
     }
     if check && !right {
-        return Then::Fail(Failure::WrongMachine);
+        // One that names nothing is asked again: only another name is another machine.
+        return if reading.identity.is_some() { Then::Fail(Failure::WrongMachine) } else { Then::Again(RETRY_MS) };
     }
     match (intent, reading.power) {
+        (_, Power::Off) if reading.contradicted => Then::Again(POLL_MS),
         (Intent::RemoveIdentity { .. }, Power::Off) => Then::Next,
         (Intent::RemoveIdentity { .. }, Power::On | Power::Transitioning) => Then::Fail(Failure::CameBack),
         (Intent::SoftReboot, Power::On) => Then::Next,

@@ -49,6 +49,7 @@ fn target() -> Target {
 
 fn reading(at: Millis, identity: MachineId, power: Power) -> Reading {
     Reading {
+        contradicted: false,
         at: Elapsed(at),
         source: ReadingSource::Bmc,
         identity: Some(identity),

@@ -72,7 +72,7 @@ impl Checker for Fencing {
                 let power_off =
                     decided.world.hosts.get(&ordered.host).is_some_and(|h| h.assessment.power == Power::Off);
                 let cold = decided.world.site.cold_start.is_some();
-                let plain = matches!(incident.current_rung(), Rung::PowerCycle) && incident.released;
+                let plain = matches!(incident.current_rung(), Rung::PowerCycle);
                 if incident.fence.found_off && asked && power_off && plain && incident.approval.is_none() && !cold {
                     found.push(breach(
                         31,
