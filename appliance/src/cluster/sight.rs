@@ -26,16 +26,26 @@ const APART_MS: Millis = 5 * SECOND;
 
 /// Since when nobody answers, and since when the virtual address does not.
 fn api(endpoints: &[EndpointSight], vip: bool, tables: &Tables, now: Elapsed) -> ApiSight {
-    let all_fail = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.failing_since.is_some());
     ApiSight {
-        unreachable_since: endpoints.iter().filter_map(|e| e.failing_since).max().filter(|_| all_fail),
+        unreachable_since: unreachable_since(endpoints),
         vip_silent_since: endpoints.first().filter(|_| vip).and_then(|e| e.failing_since),
         watch_live_since: tables.proof.live_since(now),
         watch_proof_at: tables.proof.at().unwrap_or_default(),
     }
 }
 
+fn unreachable_since(endpoints: &[EndpointSight]) -> Option<Elapsed> {
+    let all_fail = !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.failing_since.is_some());
+    endpoints.iter().filter_map(|e| e.failing_since).max().filter(|_| all_fail)
+}
+
 impl ClusterState {
+    /// Since when no endpoint of its API answers.
+    #[must_use]
+    pub fn unreachable_since(&self) -> Option<Elapsed> {
+        unreachable_since(&self.tables().endpoints)
+    }
+
     /// The cluster as it is seen now. `vip`: the first endpoint is the virtual address.
     pub(super) fn sight(&self, vip: bool, now: Elapsed, host_of: impl Fn(&str) -> Option<HostId>) -> ClusterSight {
         let mut tables = self.tables();

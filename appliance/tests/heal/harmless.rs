@@ -96,15 +96,13 @@ pub(crate) fn an_api_that_is_down_moves_nobody(scene: &mut Scene) {
     scene.raised.control.stop_api_server();
     let down = Duration::from_secs(if long() { 300 } else { 60 });
     nothing_for(scene, "the API server is down", down, &before);
-    let hosts = scene.appliance().get("/api/v1/hosts");
+    let api = scene.appliance().get("/api/v1/status")["clusters"][0]["api"].clone();
     scene.raised.control.start_api_server().unwrap();
     scene.settled();
     assert_eq!(scene.powers(), before);
-    eprintln!(
-        "| the API server was down for {} s | 0 power actions | {} |",
-        down.as_secs(),
-        hosts["items"][0]["explanation"]
-    );
+    assert_eq!(api["explanation"]["rule"], 7, "{api}");
+    assert!(api["unreachable_s"].as_u64().is_some_and(|away| away + 30 >= down.as_secs()), "{api}");
+    eprintln!("| the API server was down for {} s | 0 power actions | {} |", down.as_secs(), api["explanation"]);
 }
 
 pub(crate) fn a_cut_uplink_is_blindness(scene: &mut Scene) {

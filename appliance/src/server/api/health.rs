@@ -11,6 +11,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use healing::explain::Explanation;
+use healing::time::Millis;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,12 +43,15 @@ pub async fn readyz(state: State<Arc<Appliance>>) -> Result<&'static str, Proble
 /// `GET /api/v1/status`: what holds for the whole site.
 pub async fn status(State(appliance): State<Arc<Appliance>>) -> Json<Value> {
     let (site, scopes) = (appliance.inbox.views.site(), appliance.inbox.views.scopes());
+    let now = appliance.time.now().elapsed;
     let clusters: Vec<Value> = scopes
         .clusters
         .values()
         .map(|cluster| {
+            let watched = appliance.outside.clusters.get().and_then(|clusters| clusters.get(cluster.id));
+            let away = watched.and_then(|watched| watched.state.unreachable_since());
             json!({
-                "name": cluster.name, "armed": cluster.armed, "paused": cluster.paused,
+                "name": cluster.name, "api": away.map(|since| api_away(now.since(since))), "armed": cluster.armed, "paused": cluster.paused,
                 "frozen": cluster.freeze.is_some(), "etcd_access": cluster.etcd_access,
             })
         })
@@ -66,6 +71,16 @@ pub async fn status(State(appliance): State<Arc<Appliance>>) -> Json<Value> {
         "hosts": counts(&appliance),
         "missing": appliance.missing(),
     }))
+}
+
+/// What an API that does not answer means.
+fn api_away(away_ms: Millis) -> Value {
+    let away_s = away_ms / 1_000;
+    let sentence = format!(
+        "no endpoint of its API has answered for {away_s} s: what Nodes and Leases last said is old, so no worker is cut and \
+         none is released on it"
+    );
+    json!({ "unreachable_s": away_s, "explanation": Why::from(&Explanation::refusal(7, "api-away", sentence)) })
 }
 
 fn counts(appliance: &Appliance) -> BTreeMap<&'static str, usize> {
