@@ -24,7 +24,6 @@ spec:
     metadata: { labels: { app: web } }
     spec:
       automountServiceAccountToken: false
-      terminationGracePeriodSeconds: 0
       topologySpreadConstraints:
         - { maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway, labelSelector: { matchLabels: { app: web } } }
       containers: [{ name: pause, image: "localhost/pause:1", imagePullPolicy: Never }]
@@ -40,7 +39,6 @@ spec:
     metadata: { labels: { app: db } }
     spec:
       automountServiceAccountToken: false
-      terminationGracePeriodSeconds: 0
       containers: [{ name: pause, image: "localhost/pause:1", imagePullPolicy: Never }]
 "#;
 
