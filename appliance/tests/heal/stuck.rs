@@ -8,7 +8,8 @@ use serde_json::Value;
 use std::time::{Duration, Instant};
 
 /// A heal under software emulation, on a machine that does other things besides.
-const HEAL: Duration = Duration::from_secs(420);
+/// Most of it, at the waits that sites have, is the soak of five minutes after Ready.
+const HEAL: Duration = Duration::from_secs(900);
 const STAGES: [&str; 8] =
     ["detected_s", "confirmed_s", "proven_off_s", "released_s", "powered_on_s", "booted_s", "ready_s", "healed_s"];
 
