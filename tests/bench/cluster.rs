@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stderr,
     clippy::print_stdout,
     clippy::disallowed_methods
 )]
@@ -74,7 +75,7 @@ async fn watcher(token: &str, authority: &str, api: &str, nodes: u32, seconds: u
             (1..=nodes).all(|host| m.lease_age_ms(host).is_some() && m.evidence(host).assessment.node.is_some())
         })
         .await;
-    eprintln!("listed {nodes} Nodes and Leases in {:.1} s", began.elapsed().as_secs_f64());
+    println!("listed {nodes} Nodes and Leases in {:.1} s", began.elapsed().as_secs_f64());
     let (cpu, _) = cost(std::process::id()).unwrap();
     let events = medic.counter("lease_events_total");
     let ends = Instant::now() + Duration::from_secs(u64::from(seconds));
@@ -88,7 +89,7 @@ async fn watcher(token: &str, authority: &str, api: &str, nodes: u32, seconds: u
     let oldest = (1..=nodes).filter_map(|host| medic.lease_age_ms(host)).max().unwrap_or_default();
     let counters = &medic.clusters.get(world::CLUSTER).unwrap().state.counters;
     let at = |share| counters.lag_at(share).map_or("over 10000".to_owned(), |ms| format!("up to {ms}"));
-    eprintln!(
+    println!(
         "watcher: {:.1} % of a core, {memory:.0} MiB, {:.0} Leases a second; lag p50 {} ms, p99 {} ms, p99.9 {} ms; oldest Lease {:.1} s, \
          errors {}, lists {}",
         (after - cpu) / f64::from(seconds) * 100.0,
@@ -143,7 +144,7 @@ fn main() {
             .await
             .unwrap();
         let span = began.elapsed().as_secs_f64();
-        print!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stdout));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         for (name, (pid, cpu)) in before {
             let (after, memory) = cost(pid).unwrap();
