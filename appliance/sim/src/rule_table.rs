@@ -120,7 +120,7 @@ rules! {
     28 Core "Storage hosts: not while redundancy is reduced, one per system, stronger rungs by approval", "core:gate/storage.rs", "checks:fencing.rs";
     29 Steps "Identity is read live before each power write; a speaking host behind an Off freezes all power", "core:perform/off.rs", "checks:fencing.rs";
     30 Steps "Read before write, read back after", "core:perform/on.rs", "checks:fencing.rs";
-    31 Core "Found off: on again by itself only after AC loss or a fault; others' changes stop us", "core:heal/power.rs", "checks:fencing.rs";
+    31 Core "Found off: on again by itself only after AC loss or a fault; others' changes stop us", "core:heal/power_on.rs", "checks:fencing.rs";
     32 Later(3) "One request per BMC, spaced writes, one wrong password", "redfish/src/discipline.rs", "redfish/emulator/tests/stations.rs";
     33 Steps "No power during firmware tasks, POST or an orderly reboot", "core:perform/off.rs", "checks:evidence.rs";
     34 Steps "Boot order is one-shot and read back", "core:perform/sequence.rs", "checks:fencing.rs";

@@ -6,6 +6,7 @@ mod begin;
 mod drill;
 mod finish;
 mod power;
+mod power_on;
 mod reimage;
 mod result;
 mod safe;
@@ -94,8 +95,8 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
         Phase::Proving => power::proving(case),
         Phase::Unfenced => power::unfenced(case),
         Phase::Releasing => power::releasing(case),
-        Phase::HeldOff => power::held_off(case),
-        Phase::PoweringOn => power::powering_on(case),
+        Phase::HeldOff => power_on::held_off(case),
+        Phase::PoweringOn => power_on::powering_on(case),
         Phase::Arming => reimage::arming(case),
         Phase::Installing => reimage::installing(case),
         Phase::Rejoining => reimage::rejoining(case),
