@@ -98,7 +98,7 @@ async fn a_watch_brings_each_renewal_once_and_goes_on_after_it_ended() {
     let leases: Api<Lease> = Api::namespaced(up.client.clone(), "kube-node-lease");
     // The server ends each watch after 3 s; the watcher goes on from its last version.
     let mut stream = watcher(leases, watcher::Config::default().timeout(3)).boxed();
-    let (mut listed, mut renewed, mut lists) = (0, std::collections::BTreeMap::new(), 0);
+    let (mut listed, mut renewed, mut lists) = (0, std::collections::BTreeMap::<String, u32>::new(), 0);
     let end = tokio::time::Instant::now() + Duration::from_secs(25);
     while let Ok(Some(event)) = tokio::time::timeout_at(end, stream.next()).await {
         match event.unwrap() {
@@ -110,7 +110,9 @@ async fn a_watch_brings_each_renewal_once_and_goes_on_after_it_ended() {
     }
     assert_eq!((listed, lists), (6, 1), "listed once, then watched on");
     assert_eq!(renewed.len(), 6);
-    assert!(renewed.values().all(|count| (2..=3).contains(count)), "each 10 s: {renewed:?}");
+    // Each 10 s, later on a machine that is busy with something else; a second telling of the same one would be a fourth.
+    assert!(renewed.values().all(|count| (1..=3).contains(count)), "each 10 s: {renewed:?}");
+    assert!(renewed.values().sum::<u32>() > 6, "it went on after the first watches had ended: {renewed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
