@@ -43,6 +43,8 @@ pub struct Node {
     pub attachments: u32,
     /// Pods that keep a finalizer.
     pub sticky_pods: u32,
+    /// The API refuses to delete its pods, for so many reasons.
+    pub undeletable: u32,
     /// VolumeAttachments that stay.
     pub sticky_attachments: u32,
     /// The first renewal of the present unbroken row; later ones follow each 10 s.

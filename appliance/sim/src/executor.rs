@@ -235,6 +235,7 @@ impl Reality {
             ClusterCall::Uncordon => node.our_cordon = false,
             ClusterCall::PutTaint => node.taint = Some(sent.incident),
             ClusterCall::RemoveTaint => node.taint = None,
+            ClusterCall::DeletePods if node.undeletable > 0 => reply = Reply::ApiRefused,
             ClusterCall::DeletePods => node.pods = node.pods.min(if node.sticky_pods > 0 { 1 } else { 0 }),
             ClusterCall::ReadLeftovers => {
                 reply = Reply::Leftovers { pods: node.pods, attachments: node.attachments };
@@ -244,6 +245,7 @@ impl Reality {
                 *node = crate::cluster::Node {
                     credential,
                     sticky_pods: node.sticky_pods,
+                    undeletable: node.undeletable,
                     sticky_attachments: node.sticky_attachments,
                     foreign: node.foreign,
                     ..crate::cluster::Node::default()

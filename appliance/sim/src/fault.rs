@@ -174,6 +174,11 @@ pub enum Fault {
         /// How long.
         lasts_ms: Millis,
     },
+    /// The API refuses to delete the host's pods (an admission hook, a right taken away).
+    DeletionRefused {
+        /// How long.
+        lasts_ms: Millis,
+    },
     /// VolumeAttachments of the host stay.
     AttachmentsStay {
         /// How long.
@@ -331,6 +336,7 @@ impl Fault {
             | Fault::WatchStale { .. }
             | Fault::LeaseStorm { .. }
             | Fault::PodsStay { .. }
+            | Fault::DeletionRefused { .. }
             | Fault::AttachmentsStay { .. }
             | Fault::UpgradeRunning { .. }
             | Fault::HumanCordon { .. }
@@ -395,6 +401,7 @@ impl Fault {
             Fault::VipOnDeadHost { .. } => "vip-on-dead-host",
             Fault::LeaseStorm { .. } => "lease-storm",
             Fault::PodsStay { .. } => "pods-stay",
+            Fault::DeletionRefused { .. } => "deletion-refused",
             Fault::AttachmentsStay { .. } => "attachments-stay",
             Fault::UpgradeRunning { .. } => "upgrade-running",
             Fault::HumanCordon { .. } => "human-cordon",

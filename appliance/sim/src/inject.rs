@@ -29,6 +29,7 @@ pub(crate) fn lasts(fault: &Fault) -> Option<Millis> {
         | Fault::WatchStale { lasts_ms, .. }
         | Fault::LeaseStorm { lasts_ms, .. }
         | Fault::PodsStay { lasts_ms }
+        | Fault::DeletionRefused { lasts_ms }
         | Fault::AttachmentsStay { lasts_ms }
         | Fault::UpgradeRunning { lasts_ms, .. }
         | Fault::HumanCordon { lasts_ms }
@@ -177,6 +178,7 @@ fn on_host(reality: &mut Reality, fault: &Fault, host: HostId) {
             reality.refresh(host);
         }
         Fault::PodsStay { .. } => change_node(reality, host, |node| node.sticky_pods += 1),
+        Fault::DeletionRefused { .. } => change_node(reality, host, |node| node.undeletable += 1),
         Fault::AttachmentsStay { .. } => change_node(reality, host, |node| node.sticky_attachments += 1),
         Fault::HumanCordon { .. } => change_node(reality, host, |node| node.foreign += 1),
         Fault::EtcdMemberLost => {
@@ -336,6 +338,7 @@ fn on_many(reality: &mut Reality, fault: &Fault) {
         | Fault::Loss { .. }
         | Fault::OneWay { .. }
         | Fault::PodsStay { .. }
+        | Fault::DeletionRefused { .. }
         | Fault::AttachmentsStay { .. }
         | Fault::HumanCordon { .. }
         | Fault::EtcdMemberLost
@@ -386,6 +389,9 @@ pub(crate) fn end(reality: &mut Reality, fault: &Fault, host: Option<HostId>) {
         }
         (Fault::PodsStay { .. }, Some(host)) => change_node(reality, host, |n| {
             n.sticky_pods = n.sticky_pods.saturating_sub(1);
+        }),
+        (Fault::DeletionRefused { .. }, Some(host)) => change_node(reality, host, |n| {
+            n.undeletable = n.undeletable.saturating_sub(1);
         }),
         (Fault::AttachmentsStay { .. }, Some(host)) => change_node(reality, host, |n| {
             n.sticky_attachments = n.sticky_attachments.saturating_sub(1);

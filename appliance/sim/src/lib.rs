@@ -24,6 +24,7 @@ pub mod report;
 pub mod rule_table;
 pub mod run;
 pub mod scenes;
+pub mod second_thoughts;
 pub mod simulation;
 pub mod site;
 pub mod spare_stories;

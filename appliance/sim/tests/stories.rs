@@ -10,6 +10,7 @@ use healing::world::incident::End;
 use sim::drill_stories::{DRILLED, DRILLS};
 use sim::incidents::INCIDENTS;
 use sim::scenes::{SCENES, Scene};
+use sim::second_thoughts::{ILL, SECOND_THOUGHTS};
 use sim::simulation::Simulation;
 use sim::site::BEGINNING;
 use sim::spare_stories::SPARES;
@@ -40,7 +41,7 @@ fn file_name(scene: &Scene) -> String {
 fn every_story_is_told_as_before_and_breaks_no_rule() {
     assert!(SCENES.len() >= 40, "only {} stories", SCENES.len());
     insta::with_settings!({prepend_module_to_snapshot => false, omit_expression => true}, {
-        for scene in SCENES.iter().chain(INCIDENTS).chain(SPARES) {
+        for scene in SCENES.iter().chain(INCIDENTS).chain(SPARES).chain(SECOND_THOUGHTS) {
             let (simulation, text) = story(scene);
             assert_eq!(simulation.breaches(), &[], "{}", scene.name);
             assert_eq!(simulation.stats().healthy_power_cycled, 0, "{}", scene.name);
@@ -252,4 +253,52 @@ fn a_spare_that_cannot_be_installed_is_quarantined_with_the_host_that_needed_it(
         assert!(matches!(of(host).lifecycle, Lifecycle::Quarantined { .. }), "{host}");
     }
     assert_eq!(of(13).role, Role::Spare);
+}
+
+/// A scene of second thoughts: its story, how many offs reached a BMC, and how the ill host's incidents ended.
+fn second_thought(name: &str) -> (String, u64, Vec<Option<End>>) {
+    let scene = SECOND_THOUGHTS.iter().find(|s| s.name == name).expect("a scene");
+    let (simulation, text) = story(scene);
+    let stats = simulation.stats();
+    let ends = stats.incidents.iter().filter(|i| i.host == ILL).map(|i| i.end).collect();
+    (text, stats.power_offs, ends)
+}
+
+#[test]
+fn what_a_person_orders_between_the_decision_and_the_off_stops_the_off() {
+    for name in [
+        "disarmed between the decision and the off",
+        "only observed from between the decision and the off",
+        "paused between the decision and the off",
+    ] {
+        let (text, offs, _) = second_thought(name);
+        assert_eq!(offs, 0, "{name}\n{text}");
+        let decided = text.find("orders   force off").unwrap_or_else(|| panic!("{name}: nothing decided\n{text}"));
+        assert!(text.find(" person ").is_some_and(|at| at > decided), "{name}: it came too early\n{text}");
+    }
+}
+
+#[test]
+fn an_api_that_refuses_a_release_keeps_a_host_off_for_two_minutes_and_never_lets_its_disk_be_written() {
+    let (text, offs, ends) = second_thought("an API that refuses the deletion of pods for good");
+    assert_eq!((offs, ends.as_slice()), (1, &[Some(End::Healed)][..]), "{text}");
+    let refused = "an API that refuses the deletion of the pods of a host with a broken disk";
+    let scene = SECOND_THOUGHTS.iter().find(|s| s.name == refused).expect("a scene");
+    let (simulation, _) = story(scene);
+    let whole = simulation.transcript().expect("a transcript is kept").text();
+    let (over, armed) = (whole.find("deletion-refused\n"), whole.find("orders   arm"));
+    assert!(over.is_none_or(|over| armed.is_none_or(|armed| armed > over)), "{whole}");
+}
+
+#[test]
+fn a_persons_word_about_one_off_proves_no_later_one() {
+    let (_, _, ends) = second_thought("a person confirmed an off, and it hangs again with its BMC dead");
+    assert_eq!(ends, [Some(End::Healed), None], "the second one waits for a person again");
+}
+
+#[test]
+fn a_host_that_somebody_switched_off_stays_off_though_its_release_came_to_nothing() {
+    let scene = SECOND_THOUGHTS.iter().find(|s| s.name == "somebody pressed the button and the pods stay");
+    let (simulation, text) = story(scene.expect("a scene"));
+    assert_eq!(simulation.reality.power(ILL), Power::Off, "{text}");
 }

@@ -153,6 +153,13 @@ impl Appliance {
 
     /// Runs a verb of the command line that must be done.
     pub(crate) fn done(&self, words: &[&str]) -> String {
+        let (done, said) = self.verb(words);
+        assert!(done, "{words:?}: {said}");
+        said
+    }
+
+    /// Runs a verb of the command line: whether it was done, and what it said.
+    pub(crate) fn verb(&self, words: &[&str]) -> (bool, String) {
         let output = Command::new(RACKMEDIC)
             .args(words)
             .arg("--data-dir")
@@ -163,8 +170,7 @@ impl Appliance {
             .output()
             .unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{words:?}: {out}{err}");
-        out.into_owned()
+        (output.status.success(), format!("{out}{err}"))
     }
 
     fn ask(&self, path: &str) -> Option<String> {

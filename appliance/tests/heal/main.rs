@@ -7,6 +7,7 @@
 
 mod appliance;
 mod booting;
+mod drilled;
 mod harmless;
 mod rack_of_story;
 mod replaced;
@@ -60,6 +61,7 @@ const CHAPTERS: &[Chapter] = &[
     ("swapped_bmcs_are_noticed", harmless::swapped_bmcs_are_noticed),
     ("a_bmc_without_effect_leaves_it_unfenced", harmless::a_bmc_that_obeys_in_words_alone_leaves_it_unfenced),
     ("a_bmc_that_says_off", harmless::a_bmc_that_says_off_of_a_living_host_moves_nobody),
+    ("a_drill_of_a_drained_host", drilled::a_drill_of_a_drained_host),
     ("a_killed_appliance_ends_the_same", stuck::a_killed_appliance_ends_the_same),
 ];
 

@@ -356,6 +356,16 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
     }
 }
 
+/// The API has refused the release for as long as rule 25 keeps a host off: whatever refuses will refuse again. Only a host
+/// that is to be started anyway is started without its release: of one that is reimaged or replaced the pods must be gone
+/// first (rule 36).
+fn refused_for_good<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    let (now, patience) = (case.now.elapsed, case.world.limits.release_ms);
+    let Some(incident) = &mut case.incident else { return false };
+    let since = *incident.fence.refused_since.get_or_insert(now);
+    incident.current_rung() == Rung::PowerCycle && now >= since.plus(patience)
+}
+
 fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure) {
     let now = case.now.elapsed;
     // Whether the taint went is not told here: it is taken for ours until we saw it go (rule 26).
@@ -402,19 +412,12 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure) {
             }
         }
         Failure::Cancelled => case.go(Phase::Proving),
+        Failure::ApiRefused if refused_for_good(case) => {
+            let what = "the API refuses to release its pods and volumes: it is started without";
+            case.tell(Loudness::Page, Explanation::refusal(25, "release-refused", what));
+            case.go(Phase::PoweringOn);
+        }
         _ => {
-            let tried = case.incident.as_mut().map_or(0, |incident| {
-                incident.fence.failed_proofs += 1;
-                incident.fence.failed_proofs
-            });
-            let rung = case.incident.as_ref().map(|i| i.current_rung());
-            if tried >= 3 && rung == Some(Rung::PowerCycle) && case.enforces(25) {
-                // Whatever refuses will refuse again; no host is kept off for it (rule 25).
-                let what = format!("its pods and volumes could not be released ({why:?}), three times: it is started");
-                case.tell(Loudness::Page, Explanation::refusal(25, "release-refused", what));
-                case.go(Phase::PoweringOn);
-                return;
-            }
             case.go(Phase::Proving);
             case.wait(Explanation::refusal(
                 25,

@@ -328,6 +328,9 @@ pub struct Fence {
     pub on_deadline: Option<Elapsed>,
     /// Proof was tried this often without success.
     pub failed_proofs: u32,
+    /// Since when the API refuses to release its pods and volumes.
+    #[serde(default)]
+    pub refused_since: Option<Elapsed>,
     /// When proof was first impossible (rule 27's re-reading clock).
     pub unfenced_since: Option<Elapsed>,
 }

@@ -1,0 +1,98 @@
+//! Stories of what must not outlive its moment: an order that comes between a decision and its command, a person's word
+//! about one off that is not one about the next, a release that the API refuses for good.
+
+use crate::fault::Fault;
+use crate::operator::Act;
+use crate::scenes::{BEGIN, ONE, PLAIN, Scene};
+use crate::site::identity;
+use healing::event::{Operator, Scope};
+use healing::id::{HostId, IncidentId, MachineId};
+use healing::signal::OffCause;
+use healing::time::{HOUR, MINUTE, SECOND};
+use healing::world::scope::Consent;
+
+/// The seed of every scene's site.
+const SEED: u64 = 7;
+/// The host that they are about.
+pub const ILL: HostId = HostId(6);
+/// When the off of a host is decided that hangs at the beginning and answers nobody.
+const DECIDED: u64 = BEGIN + 23_118;
+
+fn confirm() -> Operator {
+    let machine: MachineId = identity(SEED, ILL);
+    Operator::ConfirmOff { incident: IncidentId(1), machine }
+}
+
+/// The stories.
+pub const SECOND_THOUGHTS: &[Scene] = &[
+    Scene {
+        name: "an API that refuses the deletion of pods for good",
+        rule: 25,
+        play: |s| {
+            s.fault(BEGIN, Fault::DeletionRefused { lasts_ms: HOUR }, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "an API that refuses the deletion of the pods of a host with a broken disk",
+        rule: 36,
+        set: |site| site.pools.iter_mut().for_each(|p| p.reimage = Consent::Automatic),
+        play: |s| {
+            s.fault(BEGIN, Fault::DeletionRefused { lasts_ms: HOUR }, Some(6));
+            s.fault(BEGIN, Fault::OsBroken, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "disarmed between the decision and the off",
+        rule: 52,
+        play: |s| {
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+            s.order(DECIDED, Operator::Arm { cluster: ONE, armed: false });
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "only observed from between the decision and the off",
+        rule: 52,
+        play: |s| {
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+            s.order(DECIDED, Operator::ObserveOnly(true));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "paused between the decision and the off",
+        rule: 49,
+        play: |s| {
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+            s.order(DECIDED, Operator::Pause { scope: Scope::Host(ILL), paused: true });
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "a person confirmed an off, and it hangs again with its BMC dead",
+        rule: 27,
+        hours: 3,
+        play: |s| {
+            s.fault(BEGIN, Fault::BmcStuck, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+            s.act(BEGIN + 4 * MINUTE, Act::PullPlug(ILL));
+            s.order(BEGIN + 5 * MINUTE, confirm());
+            s.act(BEGIN + 20 * MINUTE, Act::Repair(ILL));
+            s.fault(BEGIN + 80 * MINUTE, Fault::BmcStuck, Some(6));
+            s.fault(BEGIN + 80 * MINUTE, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "somebody pressed the button and the pods stay",
+        rule: 31,
+        play: |s| {
+            s.fault(BEGIN, Fault::PodsStay { lasts_ms: HOUR }, Some(6));
+            s.fault(BEGIN, Fault::PowerLost { cause: OffCause::Button, returns_ms: None }, Some(6));
+        },
+        ..PLAIN
+    },
+];
