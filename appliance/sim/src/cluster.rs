@@ -45,6 +45,8 @@ pub struct Node {
     pub sticky_pods: u32,
     /// The API refuses to delete its pods, for so many reasons.
     pub undeletable: u32,
+    /// No pod starts on it, for so many reasons.
+    pub unstartable: u32,
     /// VolumeAttachments that stay.
     pub sticky_attachments: u32,
     /// The first renewal of the present unbroken row; later ones follow each 10 s.

@@ -301,6 +301,7 @@ pub const PAIRED: &[Fault] = &[
     Fault::FirmwareTask { lasts_ms: 10 * MINUTE },
     Fault::PodsStay { lasts_ms: 5 * MINUTE },
     Fault::DeletionRefused { lasts_ms: 5 * MINUTE },
+    Fault::PodsDoNotStart { lasts_ms: 15 * MINUTE },
     Fault::AttachmentsStay { lasts_ms: 5 * MINUTE },
     Fault::AppliancePartition { lasts_ms: 3 * MINUTE },
     Fault::Killed { down_ms: 20 * SECOND },

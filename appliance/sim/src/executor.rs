@@ -246,6 +246,7 @@ impl Reality {
                     credential,
                     sticky_pods: node.sticky_pods,
                     undeletable: node.undeletable,
+                    unstartable: node.unstartable,
                     sticky_attachments: node.sticky_attachments,
                     foreign: node.foreign,
                     ..crate::cluster::Node::default()
@@ -254,7 +255,8 @@ impl Reality {
             ClusterCall::RestoreLabels => node.labelled = true,
             ClusterCall::CreateCanary => node.canary = Some(Canary { runs_at: now + 4 * SECOND }),
             ClusterCall::ReadCanary => {
-                let runs = node.canary.is_some_and(|c| now >= c.runs_at) && fit && node.ready == Some(true);
+                let starts = fit && node.unstartable == 0 && node.ready == Some(true);
+                let runs = node.canary.is_some_and(|c| now >= c.runs_at) && starts;
                 reply = Reply::Flag(runs);
             }
             ClusterCall::DeleteCanary => node.canary = None,

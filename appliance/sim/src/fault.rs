@@ -174,6 +174,11 @@ pub enum Fault {
         /// How long.
         lasts_ms: Millis,
     },
+    /// The host is Ready and starts no pod (its runtime makes no sandbox).
+    PodsDoNotStart {
+        /// How long.
+        lasts_ms: Millis,
+    },
     /// The API refuses to delete the host's pods (an admission hook, a right taken away).
     DeletionRefused {
         /// How long.
@@ -337,6 +342,7 @@ impl Fault {
             | Fault::LeaseStorm { .. }
             | Fault::PodsStay { .. }
             | Fault::DeletionRefused { .. }
+            | Fault::PodsDoNotStart { .. }
             | Fault::AttachmentsStay { .. }
             | Fault::UpgradeRunning { .. }
             | Fault::HumanCordon { .. }
@@ -402,6 +408,7 @@ impl Fault {
             Fault::LeaseStorm { .. } => "lease-storm",
             Fault::PodsStay { .. } => "pods-stay",
             Fault::DeletionRefused { .. } => "deletion-refused",
+            Fault::PodsDoNotStart { .. } => "pods-do-not-start",
             Fault::AttachmentsStay { .. } => "attachments-stay",
             Fault::UpgradeRunning { .. } => "upgrade-running",
             Fault::HumanCordon { .. } => "human-cordon",

@@ -30,6 +30,7 @@ pub(crate) fn lasts(fault: &Fault) -> Option<Millis> {
         | Fault::LeaseStorm { lasts_ms, .. }
         | Fault::PodsStay { lasts_ms }
         | Fault::DeletionRefused { lasts_ms }
+        | Fault::PodsDoNotStart { lasts_ms }
         | Fault::AttachmentsStay { lasts_ms }
         | Fault::UpgradeRunning { lasts_ms, .. }
         | Fault::HumanCordon { lasts_ms }
@@ -179,6 +180,7 @@ fn on_host(reality: &mut Reality, fault: &Fault, host: HostId) {
         }
         Fault::PodsStay { .. } => change_node(reality, host, |node| node.sticky_pods += 1),
         Fault::DeletionRefused { .. } => change_node(reality, host, |node| node.undeletable += 1),
+        Fault::PodsDoNotStart { .. } => change_node(reality, host, |node| node.unstartable += 1),
         Fault::AttachmentsStay { .. } => change_node(reality, host, |node| node.sticky_attachments += 1),
         Fault::HumanCordon { .. } => change_node(reality, host, |node| node.foreign += 1),
         Fault::EtcdMemberLost => {
@@ -339,6 +341,7 @@ fn on_many(reality: &mut Reality, fault: &Fault) {
         | Fault::OneWay { .. }
         | Fault::PodsStay { .. }
         | Fault::DeletionRefused { .. }
+        | Fault::PodsDoNotStart { .. }
         | Fault::AttachmentsStay { .. }
         | Fault::HumanCordon { .. }
         | Fault::EtcdMemberLost
@@ -392,6 +395,9 @@ pub(crate) fn end(reality: &mut Reality, fault: &Fault, host: Option<HostId>) {
         }),
         (Fault::DeletionRefused { .. }, Some(host)) => change_node(reality, host, |n| {
             n.undeletable = n.undeletable.saturating_sub(1);
+        }),
+        (Fault::PodsDoNotStart { .. }, Some(host)) => change_node(reality, host, |n| {
+            n.unstartable = n.unstartable.saturating_sub(1);
         }),
         (Fault::AttachmentsStay { .. }, Some(host)) => change_node(reality, host, |n| {
             n.sticky_attachments = n.sticky_attachments.saturating_sub(1);

@@ -8,7 +8,7 @@ use crate::site::identity;
 use healing::event::{Operator, Scope};
 use healing::id::{HostId, IncidentId, MachineId};
 use healing::signal::OffCause;
-use healing::time::{HOUR, MINUTE, SECOND};
+use healing::time::{HOUR, MINUTE};
 use healing::world::scope::Consent;
 
 /// The seed of every scene's site.
@@ -83,6 +83,25 @@ pub const SECOND_THOUGHTS: &[Scene] = &[
             s.act(BEGIN + 20 * MINUTE, Act::Repair(ILL));
             s.fault(BEGIN + 80 * MINUTE, Fault::BmcStuck, Some(6));
             s.fault(BEGIN + 80 * MINUTE, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "back and Ready, but for a while no pod starts on it",
+        rule: 42,
+        play: |s| {
+            s.fault(BEGIN, Fault::PodsDoNotStart { lasts_ms: 20 * MINUTE }, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "back and Ready, but no pod ever starts on it again",
+        rule: 42,
+        hours: 3,
+        play: |s| {
+            s.fault(BEGIN, Fault::PodsDoNotStart { lasts_ms: 3 * HOUR }, Some(6));
+            s.fault(BEGIN, Fault::KernelStuck, Some(6));
         },
         ..PLAIN
     },

@@ -222,7 +222,13 @@ pub(super) fn returned_to_service<R: Rules>(case: &mut Case<'_, R>) {
     super::end(case, End::Healed);
 }
 
-/// The canary did not run: one rung up, still cordoned.
+/// The canary did not run: one rung up, still cordoned; on the last one it stays so, for a person.
 pub(super) fn canary_failed<R: Rules>(case: &mut Case<'_, R>) {
-    next_rung(case, Explanation::refusal(42, "canary-failed", "the canary pod did not run on it"));
+    let why = Explanation::refusal(42, "canary-failed", "the canary pod did not run on it");
+    if case.incident.as_ref().is_some_and(|i| i.current_rung() == Rung::Human) {
+        case.tell(Loudness::Page, why);
+        case.go(Phase::GivingUp);
+        return;
+    }
+    next_rung(case, why);
 }

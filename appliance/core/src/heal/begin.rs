@@ -15,11 +15,7 @@ use crate::world::incident::{Diagnosis, End, Phase, Reservation, Rung};
 /// Evidence gathers. The diagnosis may still change, and the ladder with it.
 pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
     let diagnosis = diagnose(case);
-    let Some(diagnosis) = diagnosis else {
-        // It came back by itself before anything was done, or nothing was left to do.
-        finish::withdraw(case, End::Aborted);
-        return;
-    };
+    let Some(diagnosis) = diagnosis else { return well_again(case) };
     if case.incident.as_ref().is_some_and(|i| i.denied) {
         case.host.history.declined = true;
         finish::withdraw(case, End::Aborted);
@@ -41,6 +37,25 @@ pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
         Rung::SoftReboot | Rung::PowerCycle | Rung::Reimage | Rung::Replace => enter(case, rung),
         Rung::Prove | Rung::Human => human(case, diagnosis),
     }
+}
+
+/// Nothing is wrong with it any more. By itself, before anything was done to it: that is all. But a host that runs another boot
+/// since its power was cut comes back by the long way, soak and canary, and stays cordoned until then: also one that was
+/// given up for a boot too late, or on which no pod would run (rule 42).
+fn well_again<R: Rules>(case: &mut Case<'_, R>) {
+    let boot = case.host.assessment.node.map(|node| node.boot);
+    let cut = case
+        .incident
+        .as_ref()
+        .is_some_and(|i| i.timings.off_ordered.is_some() && (boot.is_none() || boot != i.boot_before));
+    if !cut || !case.enforces(42) {
+        finish::withdraw(case, End::Aborted);
+        return;
+    }
+    if let Some(incident) = &mut case.incident {
+        incident.reservation = None;
+    }
+    case.go(Phase::AwaitingReady);
 }
 
 /// The ladder of a diagnosis without rungs that cannot be begun here: no disk is named, none is written (rule 36).

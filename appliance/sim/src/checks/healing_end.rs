@@ -78,6 +78,11 @@ impl Checker for Ends {
                 }
                 heals.push(now);
             }
+            let rebooted = host.assessment.node.is_some_and(|n| Some(n.boot) != incident.boot_before);
+            let in_service = host.our_cordon.is_none() && host.assessment.node.is_some_and(|n| !n.cordoned);
+            if incident.end == Some(End::Aborted) && !incident.denied && powered && rebooted && in_service {
+                found.push(breach(42, decided.at, Some(host.id), "in service without soak and canary after our off"));
+            }
             if incident.end == Some(End::Replaced) && !matches!(host.lifecycle, Lifecycle::Quarantined { .. }) {
                 found.push(breach(43, decided.at, Some(host.id), "replaced but not quarantined"));
             }

@@ -36,7 +36,7 @@ fn is_pause(name: &str) -> bool {
 }
 
 impl ClusterActs {
-    /// One per node and incident; begun again it finds itself.
+    /// One per node and incident; begun again it is made anew.
     fn canary_name(asked: &ClusterAsked<'_>) -> String {
         let digest = Sha256::digest(asked.target.name.as_bytes());
         format!(
@@ -66,18 +66,20 @@ impl ClusterActs {
     pub(super) async fn create_canary(&self, client: kube::Client, asked: &ClusterAsked<'_>) -> Result<Reply, Stop> {
         let name = Self::canary_name(asked);
         let api: Api<Pod> = Api::namespaced(client.clone(), &self.namespace);
-        if found(api.get(&name).await)?.is_some() {
-            return Ok(Reply::Ok);
-        }
         let image = self.image(client, asked).await?;
+        if found(api.get(&name).await)?.is_some() {
+            // Of an attempt before: it may have failed for good, or say Running of a boot that is over. Neither tells anything.
+            self.remove_canary(&api, &name, asked).await?;
+        }
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {
-                "name": name,
+                "name": &name,
                 "labels": {"app.kubernetes.io/name": "rackmedic-canary", INCIDENT: asked.incident.0.to_string()},
             },
             "spec": {
                 "nodeName": asked.node()?,
-                "restartPolicy": "Never",
+                // A start that the runtime spoils (a sandbox swept away right after a boot) is tried again by the kubelet.
+                "restartPolicy": "OnFailure",
                 "activeDeadlineSeconds": LIFE_S,
                 "terminationGracePeriodSeconds": 0,
                 "automountServiceAccountToken": false,
@@ -119,11 +121,16 @@ impl ClusterActs {
     }
 
     pub(super) async fn delete_canary(&self, client: kube::Client, asked: &ClusterAsked<'_>) -> Result<Reply, Stop> {
-        asked.leaves()?;
         let api: Api<Pod> = Api::namespaced(client, &self.namespace);
-        let once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-        found(api.delete(&Self::canary_name(asked), &once).await)?;
+        self.remove_canary(&api, &Self::canary_name(asked), asked).await?;
         Ok(Reply::Ok)
+    }
+
+    async fn remove_canary(&self, api: &Api<Pod>, name: &str, asked: &ClusterAsked<'_>) -> Result<(), Stop> {
+        asked.leaves()?;
+        let once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+        found(api.delete(name, &once).await)?;
+        Ok(())
     }
 }
 
