@@ -79,6 +79,7 @@ impl Intent {
             self,
             Intent::ArmBoot(_)
                 | Intent::ArmProof(_)
+                | Intent::CloseTicket(_)
                 | Intent::Promote(_)
                 | Intent::PowerOn { .. }
                 | Intent::MintCredential(_)

@@ -297,6 +297,16 @@ pub fn prove<R: Rules>(
             return Err(NotProven::Answered);
         }
     }
+    if let Cause::Human { at } = cause {
+        // A person's word has no reading behind it: whoever spoke right before it was given was not off then.
+        let since = |span: u64| Elapsed(at.0.saturating_sub(span));
+        if evidence.last_answer().is_some_and(|seen| seen > since(limits.silent_ms)) {
+            return Err(NotProven::Answered);
+        }
+        if evidence.last_renewal().is_some_and(|seen| seen > since(limits.lease_late_ms)) {
+            return Err(NotProven::Renewed);
+        }
+    }
     if rules.enforces(Rule(4)) && sight.check(limits, witnesses.domains, now).is_err() {
         return Err(NotProven::Blind);
     }

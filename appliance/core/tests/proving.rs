@@ -182,6 +182,16 @@ fn outlets_and_a_human_are_proofs_of_their_own_but_not_against_signs_of_life() {
 }
 
 #[test]
+fn a_persons_word_does_not_stand_against_who_spoke_right_before_it() {
+    let said = Case { cause: Cause::Human { at: Elapsed(105_000) }, readings: Vec::new(), ..Case::good() };
+    assert_eq!(said.saw(Source::Icmp, Seen::Answer, 104_500).judge(), Err(NotProven::Answered));
+    let said = Case { cause: Cause::Human { at: Elapsed(105_000) }, readings: Vec::new(), ..Case::good() };
+    assert_eq!(said.saw(Source::Lease, Seen::Renewed, 95_000).judge(), Err(NotProven::Renewed));
+    let said = Case { cause: Cause::Human { at: Elapsed(105_000) }, readings: Vec::new(), ..Case::good() };
+    assert_eq!(said.saw(Source::Icmp, Seen::Answer, 90_000).judge(), Ok(Witness::Human), "the plug was pulled since");
+}
+
+#[test]
 fn the_bench_command_gets_a_verdict_and_never_a_proof() {
     let limits = Limits::default();
     let cause = Cause::Commanded { at: Elapsed(100_000) };

@@ -7,7 +7,7 @@ use crate::scenes::{BEGIN, ONE, PLAIN, Scene};
 use crate::site::identity;
 use healing::event::{Operator, Scope};
 use healing::id::{HostId, IncidentId, MachineId};
-use healing::signal::OffCause;
+use healing::signal::{HardwareFault, OffCause};
 use healing::time::{HOUR, MINUTE};
 use healing::world::scope::Consent;
 
@@ -15,6 +15,8 @@ use healing::world::scope::Consent;
 const SEED: u64 = 7;
 /// The host that they are about.
 pub const ILL: HostId = HostId(6);
+/// When its boot ticket is open, and its one-shot boot is set, if its system was broken.
+const ARMED: u64 = BEGIN + 98_800;
 /// When the off of a host is decided that hangs at the beginning and answers nobody.
 const DECIDED: u64 = BEGIN + 23_118;
 
@@ -102,6 +104,38 @@ pub const SECOND_THOUGHTS: &[Scene] = &[
         play: |s| {
             s.fault(BEGIN, Fault::PodsDoNotStart { lasts_ms: 3 * HOUR }, Some(6));
             s.fault(BEGIN, Fault::KernelStuck, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "paused while its boot ticket is open",
+        rule: 35,
+        hours: 3,
+        play: |s| {
+            s.fault(BEGIN, Fault::NoLocalBoot, Some(6));
+            s.order(ARMED, Operator::Pause { scope: Scope::Host(ILL), paused: true });
+            s.order(ARMED + HOUR, Operator::Pause { scope: Scope::Host(ILL), paused: false });
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "a boot order that does not hold leaves no ticket open",
+        rule: 35,
+        play: |s| {
+            s.fault(BEGIN, Fault::BmcIgnoresBoot, Some(6));
+            s.fault(BEGIN, Fault::OsBroken, Some(6));
+        },
+        ..PLAIN
+    },
+    Scene {
+        name: "denied while a replacement waits for approval",
+        rule: 51,
+        hours: 3,
+        spares: 2,
+        set: |site| site.pools.iter_mut().for_each(|p| p.replace = Consent::Ask),
+        play: |s| {
+            s.fault(BEGIN, Fault::Hardware(HardwareFault::Memory), Some(6));
+            s.order(BEGIN + 30 * MINUTE, Operator::Deny { incident: IncidentId(1) });
         },
         ..PLAIN
     },

@@ -303,3 +303,21 @@ fn a_host_that_somebody_switched_off_stays_off_though_its_release_came_to_nothin
     let (simulation, text) = story(scene.expect("a scene"));
     assert_eq!(simulation.reality.power(ILL), Power::Off, "{text}");
 }
+
+#[test]
+fn no_host_is_started_for_its_own_system_with_its_boot_ticket_open() {
+    let (text, _, _) = second_thought("paused while its boot ticket is open");
+    let at = |what: &str| text.lines().position(|line| line.contains(what)).unwrap_or_else(|| panic!("{what}\n{text}"));
+    let paused = at("paused: true");
+    let after: Vec<&str> = text.lines().skip(paused).filter(|line| line.contains("orders")).take(2).collect();
+    assert!(at("orders   arm network boot") < paused, "{text}");
+    assert!(after[0].contains("close ticket") && after[1].contains("power on"), "{after:?}\n{text}");
+}
+
+#[test]
+fn a_person_who_says_no_ends_the_ladder_where_it_stands() {
+    let scene = SECOND_THOUGHTS.iter().find(|s| s.name == "denied while a replacement waits for approval");
+    let (simulation, text) = story(scene.expect("a scene"));
+    let end = simulation.stats().incidents.iter().find(|i| i.host == ILL).and_then(|i| i.end);
+    assert_eq!((end, simulation.reality.power(ILL)), (Some(End::Aborted), Power::On), "{text}");
+}

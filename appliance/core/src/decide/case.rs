@@ -476,6 +476,7 @@ fn fresh_incident(
         progress_at: None,
         early_report: None,
         ticket_at: None,
+        ticket_open: false,
         spare: None,
         alarmed: false,
         approval: None,

@@ -80,14 +80,14 @@ pub(super) fn rebooting<R: Rules>(case: &Case<'_, R>) -> Answer {
         BootStage::FirmwareTask => {
             return Err(Explanation::refusal(33, "firmware-task", "a firmware task runs: no power until it ends"));
         }
-        BootStage::ShuttingDown | BootStage::Post => {
+        BootStage::ShuttingDown | BootStage::Post if !stands_still(case) => {
             return Err(Explanation::refusal(
                 33,
                 "booting",
                 "the BMC reports a shutdown or POST: no power until the boot budget ends",
             ));
         }
-        BootStage::None | BootStage::OsStarting | BootStage::OsRunning => {}
+        BootStage::None | BootStage::ShuttingDown | BootStage::Post | BootStage::OsStarting | BootStage::OsRunning => {}
     }
     let dump_wait = case.pool().map_or(0, |p| p.crash_dump_wait_ms.min(10 * crate::time::MINUTE));
     let silent_for = case.view.evidence.silence().map_or(0, |(_, since)| case.since(since));
@@ -95,6 +95,13 @@ pub(super) fn rebooting<R: Rules>(case: &Case<'_, R>) -> Answer {
         return Err(Explanation::refusal(33, "crash-dump", "policy leaves it time to write a crash dump"));
     }
     Ok(())
+}
+
+/// The boot progress has said the same for longer than a boot may take: it hangs there, or its BMC tells no more.
+fn stands_still<R: Rules>(case: &Case<'_, R>) -> bool {
+    let budget = case.host.history.boot_budget_ms(&case.world.limits);
+    let told = case.view.evidence.slot(Source::BootProgress).latest();
+    told.is_some_and(|run| case.since(run.first) >= budget)
 }
 
 /// Rules 1 and 2: two planes say ill, by at least three samples each, the network plane meaning silent; or the longer
@@ -448,7 +455,8 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
             "the API did not answer the last look: nothing is done without it",
         ));
     }
-    if case.enforces(33) && matches!(look.stage, BootStage::FirmwareTask | BootStage::ShuttingDown | BootStage::Post) {
+    let moves = matches!(look.stage, BootStage::ShuttingDown | BootStage::Post) && !stands_still(case);
+    if case.enforces(33) && (look.stage == BootStage::FirmwareTask || moves) {
         return Err(Explanation::refusal(
             33,
             "booting",

@@ -23,6 +23,10 @@ pub(super) fn withdraw<R: Rules>(case: &mut Case<'_, R>, end: End) {
 
 /// Takes the marks away: a host that we hold off is started first.
 pub(super) fn withdrawing<R: Rules>(case: &mut Case<'_, R>) {
+    if case.incident.as_ref().is_some_and(|i| i.fence.found_off) && case.enforces(31) {
+        // Others switched it off: it stays as they left it.
+        case.host.held_off = None;
+    }
     let forbidden = gate::outside_forbidden(case).err();
     let keeps_taint_only = case.host.our_taint.is_some() && case.host.held_off.is_none();
     if let Some(why) = forbidden

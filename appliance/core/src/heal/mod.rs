@@ -73,6 +73,9 @@ fn open_if_ill<R: Rules>(case: &mut Case<'_, R>) {
 }
 
 fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
+    if reimage::closes_ticket(case, phase) || declined(case, phase) {
+        return;
+    }
     if safe::completes(case) {
         return;
     }
@@ -110,6 +113,29 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
         Phase::GivingUp => finish::giving_up(case),
         Phase::Concluding => spare::concluding(case),
     }
+}
+
+/// A person said no to the ladder while nothing runs: it ends, and a host that we hold off is started. Where the host is on its
+/// way up already, that is seen through first.
+fn declined<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
+    let stands = matches!(
+        phase,
+        Phase::Cordoning
+            | Phase::LastLook
+            | Phase::PoweringOff
+            | Phase::Proving
+            | Phase::HeldOff
+            | Phase::Arming
+            | Phase::Promoting
+    );
+    let heals = case.incident.as_ref().is_some_and(|i| i.denied && !i.of_spare() && !i.drills());
+    if !(stands && heals) {
+        return false;
+    }
+    case.note("denied", format!("{}: a person said no: its ladder ends here", case.host.name));
+    case.host.history.declined = true;
+    finish::withdraw(case, End::Aborted);
+    true
 }
 
 /// A step is under way. One whose executor has not answered in time is asked for again; its precheck re-observes.

@@ -14,6 +14,7 @@ use crate::rules::{Rule, Rules};
 use crate::signal::{Power, Source};
 use crate::time::Elapsed;
 use crate::world::incident::{End, Phase};
+use crate::world::scope::ObserveOnly;
 
 /// Opens the ticket and sets one-shot network boot (rules 14, 34, 36, 38).
 pub(super) fn arming<R: Rules>(case: &mut Case<'_, R>) {
@@ -75,6 +76,7 @@ pub(super) fn next_job<R: Rules>(case: &mut Case<'_, R>) -> Option<JobId> {
     }
     let job = JobId((incident.id.0 << 8) | u64::from(reservation.installs));
     incident.job = Some(job);
+    incident.ticket_open = true;
     incident.progress_at = None;
     Some(job)
 }
@@ -176,6 +178,20 @@ pub(super) fn node_is_back<R: Rules>(case: &mut Case<'_, R>) {
     case.go(Phase::AwaitingReady);
 }
 
+/// A ticket is open for as long as its install is on its way, and no longer: a host that is switched on for any other reason (a
+/// pause, a person's system that runs again, the end of it all) must not meet an installer. Returns whether it is closed
+/// first.
+pub(super) fn closes_ticket<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
+    let needed = matches!(phase, Phase::Arming | Phase::PoweringOn | Phase::Installing);
+    // These close it themselves, as their last act.
+    let closing = matches!(phase, Phase::Concluding | Phase::GivingUp);
+    let standby = case.site().observe_only == Some(ObserveOnly::Standby);
+    let Some(incident) = case.incident.as_ref().filter(|i| i.ticket_open) else { return false };
+    let Some(job) = incident.job.filter(|_| !needed && !closing && !standby) else { return false };
+    case.order(Intent::CloseTicket(job));
+    true
+}
+
 /// What the installer says.
 pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallReport) {
     let now = case.now.elapsed;
@@ -198,6 +214,7 @@ pub(crate) fn install_report<R: Rules>(case: &mut Case<'_, R>, report: InstallRe
             // Written once, recorded with this event: the same ticket installs nothing again (rule 38).
             incident.installed = true;
             incident.ticket_at = None;
+            incident.ticket_open = false;
             case.note("installed", format!("{}: image written and verified", case.host.name));
             power::order_off_again(case);
         }

@@ -83,11 +83,7 @@ fn done<R: Rules>(case: &mut Case<'_, R>, intent: Intent) {
             }
             case.go(Phase::PoweringOn);
         }
-        Intent::CloseTicket(_) => {
-            if let Some(incident) = &mut case.incident {
-                incident.job = None;
-            }
-        }
+        Intent::CloseTicket(_) => ticket_closed(case),
         Intent::RemoveIdentity { .. } => {
             if let Some(incident) = &mut case.incident {
                 incident.identity_removed = true;
@@ -174,6 +170,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
         incident.failed_step = Some(intent);
     }
     let refused = |code, what: &str| Explanation::note(code, format!("{what} ({why:?}): tried again"));
+    let phase = case.incident.as_ref().map(|i| i.phase);
     match intent {
         Intent::Cordon => match why {
             Failure::ApiSilent if case.host.control_plane() => case.go(Phase::LastLook),
@@ -272,10 +269,21 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
                 format!("our marks could not be removed ({why:?}): tried again"),
             ));
         }
+        Intent::CloseTicket(_) if matches!(phase, Some(Phase::Concluding | Phase::GivingUp)) => ticket_closed(case),
+        // With it open the host would be written as soon as it is on: it is not switched on before.
         Intent::CloseTicket(_) => {
-            if let Some(incident) = &mut case.incident {
-                incident.job = None;
-            }
+            case.wait(refused("ticket-stays", "its boot ticket could not be closed"));
+            case.wake_in(10 * SECOND);
+        }
+    }
+}
+
+fn ticket_closed<R: Rules>(case: &mut Case<'_, R>) {
+    if let Some(incident) = &mut case.incident {
+        incident.ticket_open = false;
+        incident.ticket_at = None;
+        if matches!(incident.phase, Phase::Concluding | Phase::GivingUp) {
+            incident.job = None;
         }
     }
 }

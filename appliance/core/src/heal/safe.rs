@@ -49,7 +49,8 @@ pub(super) fn completes<R: Rules>(case: &mut Case<'_, R>) -> bool {
 pub(super) fn interrupt<R: Rules>(case: &mut Case<'_, R>) {
     let Some(incident) = &case.incident else { return };
     let Some(running) = &incident.running else { return };
-    if gate::paused_here(case).is_err() && !matches!(running.intent, Intent::PowerOn { .. } | Intent::Withdraw { .. }) {
+    let undoes = matches!(running.intent, Intent::PowerOn { .. } | Intent::Withdraw { .. } | Intent::CloseTicket(_));
+    if gate::paused_here(case).is_err() && !undoes {
         let step = running.step;
         case.out.cancels.push(step);
     }

@@ -164,9 +164,10 @@ fn power(
                     state.last_off = Some(now.elapsed);
                     None
                 }
-                // Without a name, or contradicted by its chassis, it says no more than a BMC that is silent.
-                Power::Off => unheard(state, witness, now),
-                Power::On | Power::Transitioning | Power::Unknown => Some(Failure::CameBack),
+                // Without a name, contradicted by its chassis, or without a word that we know (a BMC whose services start
+                // again), it says no more than a BMC that is silent.
+                Power::Off | Power::Unknown => unheard(state, witness, now),
+                Power::On | Power::Transitioning => Some(Failure::CameBack),
             }
         }
         // A BMC that fell silent contradicts nothing for as long as the last Off is fresh; with outlets or a human as

@@ -430,6 +430,9 @@ pub struct Incident {
     pub early_report: Option<crate::event::InstallReport>,
     /// When the ticket of the job was opened.
     pub ticket_at: Option<Elapsed>,
+    /// The ticket of `job` was opened, or may have been, and is not closed.
+    #[serde(default)]
+    pub ticket_open: bool,
     /// The spare that takes its place.
     pub spare: Option<HostId>,
     /// An identity alarm stopped its fence: power-on is exempt from the identity check (rule 29).

@@ -133,6 +133,16 @@ impl Checker for Fencing {
                 say(24, "a taint before proof");
             }
         }
+        // Rule 35: no host meets an installer but one that is to be installed.
+        if let Call::Bmc(_, BmcCall::PowerOn) = called.call
+            && truth.ticket(target).is_some()
+            && called.world.incidents.get(&called.incident).is_some_and(|i| {
+                use healing::world::incident::Phase;
+                matches!(i.phase, Phase::SafeCompletion | Phase::Withdrawing)
+            })
+        {
+            say(35, "switched on for its own system with its boot ticket open");
+        }
         // Rule 25: off until released, untainted before on.
         if let Call::Bmc(_, BmcCall::PowerOn) = called.call
             && !matches!(called.intent, Intent::PowerOn { alarm: true })

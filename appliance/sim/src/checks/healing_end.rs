@@ -29,7 +29,7 @@ impl Checker for Ends {
         Vec::new()
     }
 
-    fn decided(&mut self, decided: &Decided<'_>, _truth: &dyn GroundTruth) -> Vec<Breach> {
+    fn decided(&mut self, decided: &Decided<'_>, truth: &dyn GroundTruth) -> Vec<Breach> {
         let mut found = Vec::new();
         let now = decided.now.elapsed;
         if let Some(host) = decided.event.host().and_then(|id| decided.world.hosts.get(&id)) {
@@ -56,6 +56,14 @@ impl Checker for Ends {
             self.last_word.remove(&incident.id);
             let Some(host) = decided.world.hosts.get(&incident.host) else { continue };
             let powered = incident.timings.off_ordered.is_some();
+            if truth.ticket(host.id).is_some_and(|job| job.0 >> 8 == incident.id.0) {
+                found.push(breach(
+                    35,
+                    decided.at,
+                    Some(host.id),
+                    "the boot ticket of an incident that is over is open",
+                ));
+            }
             if incident.end == Some(End::Healed) {
                 let soaked = self.ready_since.get(&host.id).map_or(0, |at| now.since(*at));
                 let least = if powered { 299_000 } else { 59_000 };
