@@ -15,6 +15,13 @@ use thiserror::Error;
 /// A verb under way. Dropping it stops it; what was sent may have been done.
 pub type Verb<'a, T> = Pin<Box<dyn Future<Output = Result<T, BmcError>> + Send + 'a>>;
 
+/// Whether a change may still leave. It is asked immediately before the first byte that has an effect: connections,
+/// logins and the reads before a write take their time, and a right may end meanwhile.
+pub type Guard<'a> = &'a (dyn Fn() -> bool + Send + Sync);
+
+/// The guard of who needs no right: a person at a bench.
+pub const ALWAYS: Guard<'static> = &|| true;
+
 /// What a caller must know of a failure to act rightly; the sentence for a person is beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -51,6 +58,11 @@ impl BmcError {
     #[must_use]
     pub fn new(kind: Kind, text: impl Into<String>) -> BmcError {
         BmcError { kind, text: text.into() }
+    }
+
+    /// A change that its guard kept back: nothing was done.
+    pub(crate) fn withheld() -> BmcError {
+        BmcError::new(Kind::Unreachable, "not sent: it may not leave any more")
     }
 }
 
@@ -118,10 +130,15 @@ pub trait Controller: Send {
     fn identify(&mut self) -> Verb<'_, Identity>;
     /// The power, read now.
     fn readings(&mut self) -> Verb<'_, Readings>;
-    /// Sends a power command. That it was accepted says nothing: read.
-    fn power(&mut self, command: PowerCommand) -> Verb<'_, ()>;
-    /// Sets what it boots from next, once, and gives what reads back.
-    fn set_boot_once<'a>(&'a mut self, device: &'a BootDevice, mode: BootMode) -> Verb<'a, BootOverride>;
+    /// Sends a power command, if the guard lets it. That it was accepted says nothing: read.
+    fn power<'a>(&'a mut self, command: PowerCommand, guard: Guard<'a>) -> Verb<'a, ()>;
+    /// Sets what it boots from next, once, if the guard lets it, and gives what reads back.
+    fn set_boot_once<'a>(
+        &'a mut self,
+        device: &'a BootDevice,
+        mode: BootMode,
+        guard: Guard<'a>,
+    ) -> Verb<'a, BootOverride>;
     /// What reads back as the override.
     fn boot_override(&mut self) -> Verb<'_, BootOverride>;
     /// How far the boot has come, where told.

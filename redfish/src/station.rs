@@ -29,6 +29,8 @@ pub enum Skipped {
 }
 
 /// One BMC.
+///
+/// `'held` of its verbs is what an ask may borrow from its caller beside the controller: the guard of a write.
 pub struct Station {
     dial: Box<dyn Dial>,
     seat: tokio::sync::Mutex<Option<Box<dyn Controller>>>,
@@ -99,9 +101,9 @@ impl Station {
     ///
     /// # Errors
     /// Why there is no answer.
-    pub async fn poll<T: Send>(
+    pub async fn poll<'held, T: Send>(
         &self,
-        ask: impl for<'a> FnOnce(&'a mut dyn Controller) -> Verb<'a, T> + Send,
+        ask: impl for<'a> FnOnce(&'a mut (dyn Controller + 'held)) -> Verb<'a, T> + Send,
     ) -> Result<T, Skipped> {
         // Told of before the count is looked at, so that none is missed between the two.
         let fence_came = self.fence_came.notified();
@@ -121,10 +123,10 @@ impl Station {
     ///
     /// # Errors
     /// It was not done, or may not be now.
-    pub async fn write<T: Send>(
+    pub async fn write<'held, T: Send>(
         &self,
         limit: Duration,
-        act: impl for<'a> FnOnce(&'a mut dyn Controller) -> Verb<'a, T> + Send,
+        act: impl for<'a> FnOnce(&'a mut (dyn Controller + 'held)) -> Verb<'a, T> + Send,
     ) -> Result<T, BmcError> {
         self.act(Purpose::Write, true, limit, act).await
     }
@@ -133,23 +135,23 @@ impl Station {
     ///
     /// # Errors
     /// It was not done, or may not be now.
-    pub async fn fence<T: Send>(
+    pub async fn fence<'held, T: Send>(
         &self,
         writes: bool,
         limit: Duration,
-        act: impl for<'a> FnOnce(&'a mut dyn Controller) -> Verb<'a, T> + Send,
+        act: impl for<'a> FnOnce(&'a mut (dyn Controller + 'held)) -> Verb<'a, T> + Send,
     ) -> Result<T, BmcError> {
         let _coming = Coming::new(&self.fences);
         self.fence_came.notify_waiters();
         self.act(Purpose::Fence, writes, limit, act).await
     }
 
-    async fn act<T: Send>(
+    async fn act<'held, T: Send>(
         &self,
         purpose: Purpose,
         writes: bool,
         limit: Duration,
-        act: impl for<'a> FnOnce(&'a mut dyn Controller) -> Verb<'a, T> + Send,
+        act: impl for<'a> FnOnce(&'a mut (dyn Controller + 'held)) -> Verb<'a, T> + Send,
     ) -> Result<T, BmcError> {
         let end = tokio::time::Instant::now() + limit;
         let slow = || {
@@ -212,10 +214,10 @@ impl Station {
         }
     }
 
-    async fn ask<T>(
+    async fn ask<'held, T>(
         &self,
         seat: &mut Option<Box<dyn Controller>>,
-        ask: impl for<'a> FnOnce(&'a mut dyn Controller) -> Verb<'a, T>,
+        ask: impl for<'a> FnOnce(&'a mut (dyn Controller + 'held)) -> Verb<'a, T>,
     ) -> Result<T, BmcError> {
         let answer = async {
             if seat.is_none() {

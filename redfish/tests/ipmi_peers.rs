@@ -5,6 +5,7 @@
 
 use bmc::Secret;
 use bmc::boot::{BootDevice, BootLasts, BootMode};
+use bmc::controller::{ALWAYS, Controller};
 use bmc::health::{SensorKind, Severity};
 use bmc::ipmi::boot_options::{DiskSelector, Habit};
 use bmc::ipmi::client::{self, Client, IpmiError, Patience};
@@ -242,7 +243,7 @@ async fn a_boot_is_set_once_and_read_back_and_a_peer_that_forgets_it_is_seen() {
     let set = client.boot_override(Habit::default()).await.unwrap();
     assert_eq!((set.device, set.lasts, &set.word[..]), (None, BootLasts::Disabled, "PXE (not valid)"));
     // By its make it is known that the flags are lost: the verb believes the device.
-    let seen = bmc::controller::Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi).await.unwrap();
+    let seen = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi, ALWAYS).await.unwrap();
     assert_eq!((seen.device, seen.lasts), (Some(BootDevice::Pxe), BootLasts::Once));
     client.close().await;
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 use bmc::boot::{BootLasts, BootMode, BootStage};
+use bmc::controller::ALWAYS;
 use bmc::health::{Sensor, SensorKind};
 use bmc::redfish::{Credential, Facts, Fingerprint, NoKeeper, Options, Patience, Redfish, Trust};
 use bmc::{Power, PowerCommand, Secret};
@@ -193,7 +194,7 @@ async fn every_verb(known: Known) {
 
     // Each is among the offered ones, is sent to the right place once, and none of them is believed.
     for command in [PowerCommand::Off, PowerCommand::On, PowerCommand::GracefulOff, PowerCommand::Interrupt] {
-        client.power(command).await.unwrap();
+        client.power(command, ALWAYS).await.unwrap();
         assert_eq!(client.readings().await.unwrap().main.power, Power::On, "{make}: {command:?}");
     }
     let target = format!("{}/Actions/ComputerSystem.Reset", known.system);

@@ -3,7 +3,7 @@
 //! healthy ones, CPU and memory, and how soon a fence begins during a slow poll.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::panic, clippy::disallowed_methods)]
 
-use bmc::controller::{Controller, Verb};
+use bmc::controller::{ALWAYS, Controller, Verb};
 use bmc::ipmi::client::{Client, Patience};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, Privilege};
@@ -203,7 +203,7 @@ async fn poll(redfish: bool, seconds: u64) {
     let seen = began.clone();
     let fence = slow.fence(true, Duration::from_secs(2), move |bmc| {
         *seen.lock().unwrap() = Some(Instant::now());
-        bmc.power(PowerCommand::Off)
+        bmc.power(PowerCommand::Off, ALWAYS)
     });
     let _ = fence.await;
     let _ = poll.await;

@@ -3,7 +3,7 @@
 use super::bmc_reading::bridge_both;
 use crate::decide_loop::RunningTime;
 use bmc::boot::{BootDevice, BootLasts, BootMode, BootStage};
-use bmc::controller::{BmcError, Controller, Kind, Verb};
+use bmc::controller::{BmcError, Controller, Guard, Kind, Verb};
 use bmc::endpoint::Protocol;
 use bmc::ipmi::client::{Client, Patience as IpmiPatience};
 use bmc::ipmi::crypto::Suite;
@@ -141,7 +141,7 @@ impl Bmcs {
     ) -> Option<Reply> {
         let Some(station) = self.station(host) else { return Some(Reply::BmcTrouble(BmcTrouble::Silent)) };
         let withheld = AtomicBool::new(false);
-        let leaves = || {
+        let leaves: Guard<'_> = &|| {
             let may = may_leave();
             withheld.store(!may, Ordering::SeqCst);
             may
@@ -159,14 +159,11 @@ impl Bmcs {
                 Err(why) if why.kind == Kind::NotOffered => Ok(Reply::Stage(signal::BootStage::None)),
                 other => other.map(|seen| Reply::Stage(stage(seen))),
             },
-            BmcCall::ForceOff => power(&station, PowerCommand::Off, &leaves).await,
-            BmcCall::PowerOn => power(&station, PowerCommand::On, &leaves).await,
+            BmcCall::ForceOff => power(&station, PowerCommand::Off, leaves).await,
+            BmcCall::PowerOn => power(&station, PowerCommand::On, leaves).await,
             BmcCall::SetNetworkBootOnce => {
-                let set = station
-                    .fence(true, LIMIT, |bmc| {
-                        if leaves() { bmc.set_boot_once(&BootDevice::Pxe, BootMode::Uefi) } else { withhold() }
-                    })
-                    .await;
+                let set =
+                    station.fence(true, LIMIT, |bmc| bmc.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, leaves)).await;
                 set.map(|_| Reply::Ok)
             }
             BmcCall::ReadNetworkBootOnce => {
@@ -183,17 +180,9 @@ impl Bmcs {
     }
 }
 
-async fn power(
-    station: &Station,
-    command: PowerCommand,
-    leaves: &(dyn Fn() -> bool + Send + Sync),
-) -> Result<Reply, BmcError> {
-    let done = station.fence(true, LIMIT, |bmc| if leaves() { bmc.power(command) } else { withhold() }).await;
+async fn power(station: &Station, command: PowerCommand, leaves: Guard<'_>) -> Result<Reply, BmcError> {
+    let done = station.fence(true, LIMIT, |bmc| bmc.power(command, leaves)).await;
     done.map(|()| Reply::Ok)
-}
-
-fn withhold<'a, T: Send + 'a>() -> Verb<'a, T> {
-    Box::pin(async { Err(BmcError::new(Kind::Unreachable, "not sent: it may not leave any more")) })
 }
 
 fn refused(call: BmcCall, why: &BmcError) -> Reply {

@@ -5,7 +5,7 @@
 //! of no matter whether they run in this process. A restart finds everything on the disk.
 
 use crate::boot::job::{Job, State, Task};
-use crate::boot::jobs::{JobError, Jobs};
+use crate::boot::jobs::{JobError, Jobs, last_alive};
 use crate::decide_loop::{Inbox, Order};
 use healing::command::Reply;
 use healing::event::InstallReport;
@@ -16,7 +16,7 @@ use pxe::mac::Mac;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
 /// How often open jobs are looked at.
@@ -55,9 +55,13 @@ fn name_of(job: JobId) -> Option<Name> {
 /// The incident of a job file, if it is one of an incident.
 #[must_use]
 pub fn incident_of(job: &Name) -> Option<IncidentId> {
+    try_of(job).map(|(incident, _)| incident)
+}
+
+/// The incident of a job file, and which try of it.
+fn try_of(job: &Name) -> Option<(IncidentId, u8)> {
     let (incident, number) = job.as_str().strip_prefix("heal-")?.split_once('-')?;
-    number.parse::<u8>().ok()?;
-    incident.parse().ok().map(IncidentId)
+    Some((IncidentId(incident.parse().ok()?), number.parse().ok()?))
 }
 
 /// The card that a job is for.
@@ -78,7 +82,7 @@ impl Installs {
     }
 
     /// Opens the ticket of a job that installs, or `proves` and writes nothing. Again is no harm: a job is opened once, and
-    /// one that is open stays.
+    /// one that is open stays. What an earlier job of the same incident has left open is closed.
     pub async fn open_ticket(&self, host: HostId, job: JobId, proves: bool) -> Reply {
         let Some(name) = name_of(job) else { return Reply::ApiRefused };
         let plan = if proves { self.plans.proof(host) } else { self.plans.plan(host) };
@@ -95,7 +99,10 @@ impl Installs {
             match jobs.job(&name) {
                 Some(known) if known.is_open() => Ok(()),
                 Some(_) => Err(JobError::Exists(name)),
-                None => jobs.arm(name, mac, task).map(drop),
+                None => {
+                    close_earlier(&jobs, &name, mac)?;
+                    jobs.arm(name, mac, task).map(drop)
+                }
             }
         });
         match opened.await {
@@ -111,19 +118,10 @@ impl Installs {
     /// Closes the ticket of a job. One that is not there, or is over, is closed already.
     pub async fn close_ticket(&self, job: JobId) -> Reply {
         let Some(name) = name_of(job) else { return Reply::Ok };
-        let (jobs, folder) = (Arc::clone(&self.jobs), self.folder.clone());
+        let jobs = Arc::clone(&self.jobs);
         let closed = tokio::task::spawn_blocking(move || {
             jobs.refresh()?;
-            // The boot servers may have moved it on; what is over keeps its end.
-            if read(&folder, &name).is_none_or(|job| !job.is_open()) {
-                return Ok(());
-            }
-            let how = "closed by the appliance".to_owned();
-            jobs.advance(&name, |state| match state {
-                State::Armed | State::Installing { .. } | State::Installed => Some(State::Closed { how }),
-                State::Failed { .. } | State::Closed { .. } => None,
-            })
-            .map(drop)
+            jobs.advance(&name, |state| ended(state, "closed by the appliance")).map(drop)
         });
         match closed.await {
             Ok(Ok(()) | Err(JobError::Unknown(_))) => Reply::Ok,
@@ -167,31 +165,58 @@ impl Installs {
     }
 }
 
-/// What a job's files show. A longer log is another sign of life.
+/// Closes what earlier jobs of the same incident have left open for this card. The decisions never have two; one that
+/// they gave up would keep the card busy until its ticket runs out.
+fn close_earlier(jobs: &Jobs, job: &Name, mac: Mac) -> Result<(), JobError> {
+    let Some((incident, number)) = try_of(job) else { return Ok(()) };
+    let earlier = |other: &Job| {
+        let of = try_of(&other.name).is_some_and(|(of, its)| of == incident && its < number);
+        of && other.is_open() && other.mac() == Some(mac)
+    };
+    for other in jobs.all().into_iter().filter(earlier) {
+        let closed = jobs.advance(&other.name, |state| ended(state, "given up: its incident installs anew"))?;
+        if closed.is_some() {
+            tracing::info!(job = %other.name, by = %job, "a job that was open is closed: its incident installs anew");
+        }
+    }
+    Ok(())
+}
+
+/// The state of a job that we end, whatever the boot servers have made of it meanwhile. `None`: it is over, and keeps
+/// its end.
+fn ended(state: &State, how: &str) -> Option<State> {
+    match state {
+        State::Armed | State::Installing { .. } | State::Installed => Some(state.closed(how)),
+        State::Failed { .. } | State::Closed { .. } => None,
+    }
+}
+
+/// What a job's files show. A later moment at which its installer came further is another sign of life. Its log is none:
+/// it also grows by what a host asks that hangs in its firmware, and not while one long stage goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sign {
     report: InstallReport,
-    logged_bytes: u64,
+    alive: Option<SystemTime>,
 }
 
 fn sign(folder: &Path, name: &Name) -> Option<Sign> {
     let job = read(folder, name)?;
     let report = match job.state {
-        State::Armed | State::Closed { .. } => return None,
-        State::Installing { .. } => InstallReport::Progress,
-        State::Installed if job.task.prove => {
+        // Its right may have run out before the loop took this: it is as installed as before.
+        State::Installed | State::Closed { installed: true, .. } if job.task.prove => {
             InstallReport::Proven { machine: job.system_uuid.as_deref().and_then(machine_of) }
         }
-        State::Installed => InstallReport::Installed,
+        State::Installed | State::Closed { installed: true, .. } => InstallReport::Installed,
+        State::Armed | State::Closed { installed: false, .. } => return None,
+        State::Installing { .. } => InstallReport::Progress,
         State::Failed { failure } => match failure.code {
             FailureCode::ForeignData => InstallReport::ForeignData,
             FailureCode::NoDisk | FailureCode::ManyDisks => InstallReport::NoSuchDisk,
             _ => InstallReport::Failed,
         },
     };
-    let log = std::fs::metadata(folder.join(format!("{name}.log")));
-    let logged_bytes = if report == InstallReport::Progress { log.map_or(0, |about| about.len()) } else { 0 };
-    Some(Sign { report, logged_bytes })
+    let alive = if report == InstallReport::Progress { last_alive(folder, name) } else { None };
+    Some(Sign { report, alive })
 }
 
 /// The machine that a UUID names, as firmware and kernel write it.
@@ -245,6 +270,23 @@ mod tests {
         }
     }
 
+    fn failed(code: FailureCode) -> State {
+        let failure = Failure {
+            stage: InstallStage::Hello,
+            code,
+            sentence: "LVM".to_owned(),
+            candidates: Vec::new(),
+            disk_touched: false,
+        };
+        State::Failed { failure: Box::new(failure) }
+    }
+
+    fn empty_folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("rackmedic-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
     #[tokio::test]
     async fn a_ticket_is_opened_once_shows_what_became_of_it_and_is_never_opened_again() {
         let folder = std::env::temp_dir().join(format!("rackmedic-installs-{}", std::process::id()));
@@ -263,19 +305,122 @@ mod tests {
         let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
         theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
         assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Progress);
-        let failure = Failure {
-            stage: InstallStage::Hello,
-            code: FailureCode::ForeignData,
-            sentence: "LVM".to_owned(),
-            candidates: Vec::new(),
-            disk_touched: false,
-        };
-        theirs.advance(&name, |_| Some(State::Failed { failure: Box::new(failure) })).unwrap();
+        theirs.advance(&name, |_| Some(failed(FailureCode::ForeignData))).unwrap();
         assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::ForeignData);
         assert_eq!(installs.close_ticket(job).await, Reply::Ok);
         assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::ForeignData, "its end stays");
         let second = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
         assert_eq!(second.open_ticket(HostId(1), job, false).await, Reply::ApiRefused, "rule 38");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn reports_that_come_further_are_signs_of_life_and_a_longer_log_is_none() {
+        let folder = empty_folder("signs");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let job = JobId((7 << 8) | 1);
+        assert_eq!(installs.open_ticket(HostId(1), job, false).await, Reply::Ok);
+        let name = name_of(job).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
+        let hello = sign(&folder, &name).unwrap();
+        assert_eq!(hello, Sign { report: InstallReport::Progress, alive: None });
+        std::fs::write(folder.join(format!("{name}.log")), "its firmware asks for a loader\n").unwrap();
+        assert_eq!(sign(&folder, &name), Some(hello));
+        theirs.told(&name, InstallStage::Write, 1 << 20);
+        let writes = sign(&folder, &name).unwrap();
+        assert!(writes.alive.is_some() && writes.report == InstallReport::Progress);
+        // Within the same seconds, and then one that hangs
+        theirs.told(&name, InstallStage::Write, 2 << 20);
+        theirs.told(&name, InstallStage::Write, 2 << 20);
+        assert_eq!(sign(&folder, &name), Some(writes));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_install_the_next_one_of_its_incident_has_its_ticket_at_once() {
+        let folder = empty_folder("again");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let (first, second) = (JobId((7 << 8) | 1), JobId((7 << 8) | 2));
+        assert_eq!(installs.open_ticket(HostId(1), first, false).await, Reply::Ok);
+        let name = name_of(first).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
+        theirs.advance(&name, |_| Some(failed(FailureCode::DiskWrite))).unwrap();
+        assert_eq!(installs.open_ticket(HostId(1), second, false).await, Reply::Ok);
+        assert_eq!(sign(&folder, &name).unwrap().report, InstallReport::Failed, "its end stays");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_job_that_hangs_is_closed_by_the_next_one_of_its_incident_and_by_no_other() {
+        let folder = empty_folder("hangs");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let (first, second) = (JobId((7 << 8) | 1), JobId((7 << 8) | 2));
+        assert_eq!(installs.open_ticket(HostId(1), first, false).await, Reply::Ok);
+        let name = name_of(first).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let hello = |name: &Name| theirs.hello(name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
+        assert_eq!(hello(&name), HelloState::First);
+        let other = JobId((8 << 8) | 2);
+        assert_eq!(installs.open_ticket(HostId(1), other, false).await, Reply::ApiRefused, "another incident's");
+        assert_eq!(installs.open_ticket(HostId(1), second, false).await, Reply::Ok);
+        assert_eq!(hello(&name), HelloState::Over);
+        assert!(sign(&folder, &name).is_none(), "closed and not installed");
+        assert_eq!(installs.close_ticket(second).await, Reply::Ok);
+        assert_eq!(installs.open_ticket(HostId(1), other, false).await, Reply::Ok);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn closing_what_failed_meanwhile_makes_its_end_known() {
+        let folder = empty_folder("failed");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let (first, other) = (JobId((7 << 8) | 1), JobId((8 << 8) | 1));
+        assert_eq!(installs.open_ticket(HostId(1), first, false).await, Reply::Ok);
+        let name = name_of(first).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        theirs.advance(&name, |_| Some(failed(FailureCode::DiskWrite))).unwrap();
+        assert_eq!(installs.close_ticket(first).await, Reply::Ok);
+        assert!(!installs.jobs.job(&name).unwrap().is_open());
+        assert_eq!(installs.open_ticket(HostId(1), other, false).await, Reply::Ok, "the card is free");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_installed_or_proven_is_told_also_when_its_right_has_run_out() {
+        let folder = empty_folder("late");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let proven = InstallReport::Proven { machine: None };
+        for (incident, proves, report) in [(7, false, InstallReport::Installed), (8, true, proven)] {
+            let job = JobId((incident << 8) | 1);
+            assert_eq!(installs.open_ticket(HostId(1), job, proves).await, Reply::Ok);
+            let name = name_of(job).unwrap();
+            theirs.refresh().unwrap();
+            theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), None).unwrap();
+            theirs.advance(&name, |_| Some(State::Installed)).unwrap();
+            let told = sign(&folder, &name);
+            assert_eq!(told.unwrap().report, report);
+            theirs.advance(&name, |state| Some(state.closed("installed"))).unwrap();
+            assert_eq!(sign(&folder, &name), told, "and it is told once");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn our_closing_keeps_what_the_boot_servers_had_written() {
+        let folder = empty_folder("kept");
+        let installs = Installs::open(&folder, Arc::new(OneDisk)).unwrap();
+        let job = JobId((7 << 8) | 1);
+        assert_eq!(installs.open_ticket(HostId(1), job, false).await, Reply::Ok);
+        let name = name_of(job).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        theirs.hello(&name, "b", protocol::digest::Sha256::of(b"s"), Some("u")).unwrap();
+        theirs.advance(&name, |_| Some(State::Installed)).unwrap();
+        assert_eq!(installs.close_ticket(job).await, Reply::Ok);
+        let closed = read(&folder, &name).unwrap();
+        assert!(!closed.is_open() && closed.state.is_installed() && closed.system_uuid.as_deref() == Some("u"));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

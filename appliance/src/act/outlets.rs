@@ -3,7 +3,7 @@
 use super::bmcs::Way;
 use bmc::Power;
 use bmc::controller::{BmcError, Kind};
-use bmc::redfish::Redfish;
+use bmc::redfish::{HttpError, Outlet, Redfish, RedfishError};
 use healing::command::{Call, Reply};
 use healing::id::HostId;
 use healing::signal::BmcTrouble;
@@ -72,7 +72,7 @@ impl Feed {
         let done = match call {
             Call::OutletsOff => self.switch(&mut client, false, may_leave).await,
             Call::OutletsOn => self.switch(&mut client, true, may_leave).await,
-            _ => self.all_off(&mut client).await.map(|off| Some(Reply::Flag(off))),
+            _ => self.read(&mut client).await.map(Some),
         };
         if done.is_ok() {
             *seat = Some(client);
@@ -88,21 +88,61 @@ impl Feed {
         may_leave: &(dyn Fn() -> bool + Send + Sync),
     ) -> Result<Option<Reply>, BmcError> {
         for (place, link) in self.links.iter().enumerate() {
-            if !may_leave() {
+            match client.switch_outlet(link, on, may_leave).await {
+                Ok(()) => {}
                 // With one of two feeds switched the effect is unknown, not none.
-                return Ok((place > 0).then_some(Reply::BmcTrouble(BmcTrouble::Silent)));
+                Err(RedfishError::Http(HttpError::Withheld { .. })) => {
+                    return Ok((place > 0).then_some(Reply::BmcTrouble(BmcTrouble::Silent)));
+                }
+                Err(why) => return Err(why.into()),
             }
-            client.switch_outlet(link, on).await?;
         }
         Ok(Some(Reply::Ok))
     }
 
-    async fn all_off(&self, client: &mut Redfish) -> Result<bool, BmcError> {
+    /// Whether all are off. One that is not is an answer; one that cannot be read leaves none, as if the unit were
+    /// silent: to the step machine a *no* means that the power came back.
+    async fn read(&self, client: &mut Redfish) -> Result<Reply, BmcError> {
+        let mut all_told = true;
         for link in &self.links {
-            if client.outlet(link).await?.reading.power != Power::Off {
-                return Ok(false);
+            match is_off(&client.outlet(link).await?) {
+                Some(true) => {}
+                Some(false) => return Ok(Reply::Flag(false)),
+                None => all_told = false,
             }
         }
-        Ok(true)
+        Ok(if all_told { Reply::Flag(true) } else { Reply::BmcTrouble(BmcTrouble::Silent) })
+    }
+}
+
+/// Whether an outlet is off; `None` if it tells neither by its state nor by its current.
+fn is_off(outlet: &Outlet) -> Option<bool> {
+    match outlet.reading.power {
+        Power::Off => Some(true),
+        Power::On | Power::Transitioning => Some(false),
+        // Watts that flow are no guess: a relay that sticks is not off, whatever its state says.
+        Power::Unknown => outlet.flows().then_some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bmc::{OffCause, Reading, Source};
+    use std::time::Instant;
+
+    #[test]
+    fn a_state_that_nobody_can_read_is_no_word_about_power() {
+        let told = |power, watts| {
+            let (at, source, off_cause) = (Instant::now(), Source::Outlet, OffCause::Unknown);
+            let reading = Reading { at, source, identity: None, power, off_cause };
+            is_off(&Outlet { reading, name: String::new(), watts })
+        };
+        assert_eq!(told(Power::Off, Some(0.0)), Some(true));
+        assert_eq!(told(Power::On, None), Some(false));
+        assert_eq!(told(Power::Transitioning, None), Some(false));
+        assert_eq!(told(Power::Unknown, Some(240.0)), Some(false), "watts flow: that is not off");
+        assert_eq!(told(Power::Unknown, Some(0.0)), None);
+        assert_eq!(told(Power::Unknown, None), None);
     }
 }

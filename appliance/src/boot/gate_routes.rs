@@ -107,7 +107,7 @@ fn lab(mac: Mac, first_loader: FirstLoader, place: Where, age_s: u64, wall_moved
             stage: InstallStage::Write,
         }),
         Where::Installed => Some(State::Installed),
-        Where::Closed => Some(State::Closed { how: "disarmed".to_owned() }),
+        Where::Closed => Some(State::Armed.closed("disarmed")),
     };
     if let Some(state) = state {
         let job = Job {

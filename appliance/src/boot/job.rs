@@ -95,7 +95,24 @@ pub enum State {
     Closed {
         /// How, in words.
         how: String,
+        /// It was installed before, or proven: only its right has ended. Files from before this field leave it out.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        installed: bool,
     },
+}
+
+impl State {
+    /// The state of a job that ends here. What it had reached stays known to whoever looks only now.
+    #[must_use]
+    pub fn closed(&self, how: impl Into<String>) -> Self {
+        Self::Closed { how: how.into(), installed: self.is_installed() }
+    }
+
+    /// Whether the disk is written, verified and configured (of a proof: all is shown), also when it is over since then.
+    #[must_use]
+    pub const fn is_installed(&self) -> bool {
+        matches!(self, Self::Installed | Self::Closed { installed: true, .. })
+    }
 }
 
 /// A job as it lies on the disk.
@@ -191,5 +208,23 @@ impl Job {
         // A wall clock that went back shows no age: then none is believed, and the gate refuses.
         let elapsed = age.and_then(|age| now.elapsed.checked_sub(age)).unwrap_or(Duration::MAX);
         Now { elapsed, wall: self.opened.wall }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_job_tells_whether_it_was_installed_and_files_from_before_are_read() {
+        let of_text = |text: &str| serde_json::from_str::<State>(text).unwrap();
+        let before = of_text(r#"{"state": "closed", "how": "disarmed by hand"}"#);
+        assert_eq!(before, State::Armed.closed("disarmed by hand"));
+        assert!(!before.is_installed());
+        let text = serde_json::to_string(&before).unwrap();
+        assert_eq!(text, r#"{"state":"closed","how":"disarmed by hand"}"#, "a release from before reads it too");
+        let after = State::Installed.closed("its time is over");
+        assert_eq!(of_text(&serde_json::to_string(&after).unwrap()), after);
+        assert!(after.is_installed() && after.closed("again").is_installed());
     }
 }

@@ -1,7 +1,8 @@
 //! The folder of job files, and the tickets that follow from it.
 //!
 //! One file for each job, written whole beside, synced, and renamed over the old one. A file that cannot be understood
-//! opens nothing and is named in the log.
+//! opens nothing and is named in the log. Beside the file of a job whose installer works lies an empty one, `.alive`:
+//! the reports of the installer are in the memory of one instance alone, and others see by it that they come.
 
 use super::clock;
 use super::job::{HostWays, Job, State, Task, VERSION};
@@ -10,17 +11,23 @@ use protocol::install::InstallStage;
 use protocol::name::Name;
 use pxe::gate::{Now, Ticket, Tickets, Token};
 use pxe::mac::Mac;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
-/// Files read from the folder at most.
+/// Files of jobs that are not over, read from the folder at most.
 const JOBS_LIMIT: usize = 10_000;
 /// The largest job file, bytes: the files of a first boot are in it.
 const JOB_FILE_LIMIT_BYTES: u64 = 2 << 20;
+/// How often it is shown on the disk that an installer comes further.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How long an installer asks for the files of the first boot before it gives up by itself: for so long it is alive
+/// without coming further.
+const CONFIGURE_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// Why a job cannot be opened or moved on.
 #[derive(Debug, thiserror::Error)]
@@ -67,19 +74,45 @@ struct Held {
     touched: Now,
     /// How far it was then: the stage, and the bytes that are done of it.
     progress: Option<(InstallStage, u64)>,
+    /// Since when the job is in this state, and its installer in this stage.
+    since: Now,
+    /// When it was last shown on the disk that its installer came further.
+    shown: Option<Now>,
 }
 
 impl Held {
     fn new(job: Job) -> Self {
-        Self { job, touched: clock::now(), progress: None }
+        let now = clock::now();
+        Self { job, touched: now, progress: None, since: now, shown: None }
+    }
+
+    /// Whether this report is one of an installer that comes further. One that hangs in a disk that resets for ever
+    /// repeats itself each second (rule 35). While it waits for the files of the first boot there is nothing to count.
+    fn comes_further(&mut self, stage: InstallStage, done_bytes: u64, now: Now) -> bool {
+        let waits = stage == InstallStage::Configure && now.elapsed.saturating_sub(self.since.elapsed) < CONFIGURE_WAIT;
+        if self.progress == Some((stage, done_bytes)) && !waits {
+            return false;
+        }
+        self.progress = Some((stage, done_bytes));
+        self.touched = now;
+        true
+    }
+
+    /// Whether that is to be shown on the disk now: not each second.
+    fn shows(&mut self, now: Now) -> bool {
+        let due = self.shown.is_none_or(|then| now.elapsed.saturating_sub(then.elapsed) >= ALIVE_EVERY);
+        if due {
+            self.shown = Some(now);
+        }
+        due
     }
 }
 
 /// What a file looks like: when it was written, its length, its inode. A file that is renamed over another has a new one.
-type Look = (std::time::SystemTime, u64, u64);
+type Look = (SystemTime, u64, u64);
 
 fn look(about: &Metadata) -> Look {
-    (about.modified().unwrap_or(std::time::UNIX_EPOCH), about.len(), about.ino())
+    (about.modified().unwrap_or(SystemTime::UNIX_EPOCH), about.len(), about.ino())
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +120,41 @@ struct Known {
     jobs: HashMap<Name, Held>,
     /// Files that were read, with what they looked like, so that only changed ones are read again.
     files: HashMap<PathBuf, Look>,
+}
+
+impl Known {
+    /// Reads a file that is new or was changed by somebody else. Gives the job, if something of it is news.
+    fn take(&mut self, path: &Path, look: Look) -> Option<Name> {
+        if self.files.get(path) == Some(&look) {
+            return None;
+        }
+        self.files.insert(path.to_owned(), look);
+        let job = match read(path) {
+            Ok(job) => job,
+            Err(error) => {
+                tracing::warn!(%error, "a job file is not used");
+                return None;
+            }
+        };
+        // What is over here stays over, whatever a file says.
+        let takes = self.jobs.get(&job.name).is_none_or(|held| held.job.is_open() && !job.is_open());
+        takes.then(|| {
+            let name = job.name.clone();
+            self.jobs.insert(name.clone(), Held::new(job));
+            name
+        })
+    }
+
+    /// How many files were read that are not those of jobs that are over.
+    fn files_not_over(&self) -> usize {
+        self.files.keys().filter(|path| !self.is_over(path)).count()
+    }
+
+    /// Whether this is the file of a job that is known to be over.
+    fn is_over(&self, path: &Path) -> bool {
+        let name = path.file_stem().and_then(|stem| stem.to_str()?.parse::<Name>().ok());
+        name.and_then(|name| self.jobs.get(&name)).is_some_and(|held| !held.job.is_open())
+    }
 }
 
 /// All jobs.
@@ -112,51 +180,55 @@ impl Jobs {
         Ok(jobs)
     }
 
-    /// Reads files that are new or were changed by somebody else. Only jobs that are new, or that were closed, count: the
-    /// state of a job that runs is moved on by this process alone.
+    /// Reads files that are new or were changed by somebody else. Only jobs that are new, or that are over by now, count:
+    /// each change of a job that runs reads its file anyway. Jobs that are over and whose files are gone are forgotten.
     ///
     /// # Errors
     /// When the folder cannot be read.
     pub fn refresh(&self) -> Result<Vec<Name>, JobError> {
+        self.refresh_within(JOBS_LIMIT)
+    }
+
+    fn refresh_within(&self, limit: usize) -> Result<Vec<Name>, JobError> {
         let failed = |source| JobError::Io { path: self.folder.clone(), source };
-        let mut news = Vec::new();
-        let mut files = 0_usize;
+        let (mut news, mut there) = (Vec::new(), HashSet::new());
+        let mut counted = self.known.read().unwrap_or_else(PoisonError::into_inner).files_not_over();
+        let mut left_out = 0_usize;
         for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
-            files = files.saturating_add(1);
-            if files > JOBS_LIMIT {
-                tracing::error!(folder = %self.folder.display(), limit = JOBS_LIMIT,
-                    "there are more job files than are read: some jobs open nothing. Move those that are over elsewhere");
-                break;
-            }
             let Ok(about) = entry.metadata() else { continue };
-            let look = look(&about);
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            if known.files.get(&path) == Some(&look) {
+            let new = !known.files.contains_key(&path);
+            if new && counted >= limit {
+                left_out = left_out.saturating_add(1);
                 continue;
             }
-            known.files.insert(path.clone(), look);
-            let job = match read(&path) {
-                Ok(job) => job,
-                Err(error) => {
-                    tracing::warn!(%error, "a job file is not used");
-                    continue;
-                }
-            };
-            let takes = known
-                .jobs
-                .get(&job.name)
-                .is_none_or(|held| held.job.is_open() && matches!(job.state, State::Closed { .. }));
-            if takes {
-                news.push(job.name.clone());
-                known.jobs.insert(job.name.clone(), Held::new(job));
+            news.extend(known.take(&path, look(&about)));
+            if new && !known.is_over(&path) {
+                counted = counted.saturating_add(1);
             }
+            there.insert(path);
         }
+        if left_out > 0 {
+            tracing::error!(folder = %self.folder.display(), limit, left_out,
+                "there are more files of jobs that are not over than are read: some jobs open nothing. Move files that \
+                 are no jobs elsewhere, and close jobs that nobody needs");
+        }
+        self.forget_gone(&there);
         Ok(news)
+    }
+
+    /// Forgets jobs that are over and whose files are not there any more.
+    fn forget_gone(&self, there: &HashSet<PathBuf>) {
+        // A listing may miss a file that is replaced at that moment.
+        let gone = |path: &Path| !there.contains(path) && path.try_exists().is_ok_and(|exists| !exists);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.files.retain(|path, _| !gone(path));
+        known.jobs.retain(|name, held| held.job.is_open() || !gone(&self.path(name)));
     }
 
     /// Opens a job: a ticket for its card, for 30 minutes.
@@ -203,20 +275,19 @@ impl Jobs {
     fn change(&self, name: &Name, change: impl FnOnce(&Job) -> Option<Job>) -> Result<Option<Job>, JobError> {
         let path = self.path(name);
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        // Others write too (`boot disarm`, the closing of a ticket): one at a time, and each on top of what the last one
-        // wrote, or a job that was just closed would run on.
-        let _one = self.lock()?;
-        let on_disk = path.metadata().ok().map(|about| look(&about));
-        let theirs = match on_disk {
-            Some(on_disk) if known.files.get(&path) != Some(&on_disk) => Some((read(&path)?, on_disk)),
-            _ => None,
-        };
-        if let Some((_, on_disk)) = theirs {
-            known.files.insert(path.clone(), on_disk);
-        }
+        let known = &mut *known;
         let held = known.jobs.get_mut(name).ok_or_else(|| JobError::Unknown(name.clone()))?;
-        if let Some((job, _)) = theirs {
-            *held = Held { job, ..*held };
+        // Others write too (`boot disarm`, the closing of a ticket): one at a time, and each on top of what the last one
+        // wrote, or a job that was just closed would run on. Its file is always read: what it looks like may be known
+        // while the state in it was not taken.
+        let _one = self.lock()?;
+        if let Ok(about) = path.metadata() {
+            let job = read(&path)?;
+            known.files.insert(path.clone(), look(&about));
+            // What is over here stays over.
+            if held.job.is_open() || !job.is_open() {
+                *held = Held { job, ..*held };
+            }
         }
         let Some(job) = change(&held.job) else { return Ok(None) };
         self.write(&job)?;
@@ -235,14 +306,17 @@ impl Jobs {
         locked.map_err(|source| JobError::Io { path, source })
     }
 
-    /// The installer of this job says how far it is. Only one that comes further is alive: one that hangs in a disk that
-    /// resets for ever repeats itself each second (rule 35). The configuration has no bytes, and its own limit.
+    /// The installer of this job says how far it is. Only one that comes further is alive; that it is, is shown on the
+    /// disk as well, to whoever opened the job from another instance ([`last_alive`]).
     pub fn told(&self, name: &Name, stage: InstallStage, done_bytes: u64) {
-        if let Some(held) = self.known.write().unwrap_or_else(PoisonError::into_inner).jobs.get_mut(name)
-            && (held.progress != Some((stage, done_bytes)) || stage == InstallStage::Configure)
-        {
-            held.progress = Some((stage, done_bytes));
-            held.touched = clock::now();
+        let now = clock::now();
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let held = known.jobs.get_mut(name);
+        let shows = held.is_some_and(|held| held.comes_further(stage, done_bytes, now) && held.shows(now));
+        drop(known);
+        if shows && let Err(error) = touch(&alive_file(&self.folder, name)) {
+            tracing::warn!(job = %name, %error,
+                "that the installer works could not be shown: who waits for it may give it up");
         }
     }
 
@@ -320,13 +394,33 @@ impl Jobs {
     }
 }
 
+/// When the boot servers last showed that the installer of this job comes further. `None`: not yet.
+#[must_use]
+pub fn last_alive(folder: &Path, name: &Name) -> Option<SystemTime> {
+    std::fs::metadata(alive_file(folder, name)).and_then(|about| about.modified()).ok()
+}
+
+fn alive_file(folder: &Path, name: &Name) -> PathBuf {
+    folder.join(format!("{name}.alive"))
+}
+
+/// Marks an empty file with this moment. It needs no room on the disk, and of no use after a crash it is not synced.
+fn touch(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
+    file.set_modified(SystemTime::now())
+}
+
 fn random() -> Result<[u8; 16], JobError> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(JobError::Random)?;
     Ok(bytes)
 }
 
-fn read(path: &Path) -> Result<Job, JobError> {
+/// The job in a file.
+///
+/// # Errors
+/// When it cannot be read, or is no job that this release understands.
+pub(super) fn read(path: &Path) -> Result<Job, JobError> {
     let failed = |source| JobError::Io { path: path.to_owned(), source };
     let damaged = |message: String| JobError::Damaged { path: path.to_owned(), message };
     if path.metadata().map_err(failed)?.len() > JOB_FILE_LIMIT_BYTES {
@@ -413,5 +507,130 @@ impl Jobs {
             Some(Job { state, system_uuid, ..job.clone() })
         })?;
         Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::disk::DiskName;
+    use protocol::install::WriteMode;
+
+    fn empty_folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("rackmedic-jobs-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
+    fn arm(jobs: &Jobs, name: &str, card: u8) -> Name {
+        let (name, mac): (Name, _) = (name.parse().unwrap(), Mac([2, 0, 0, 0, 0, card]));
+        let task = Task {
+            mac: mac.to_string(),
+            image: Some("node".parse().unwrap()),
+            image_version: Some("1".parse().unwrap()),
+            prove: false,
+            disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
+            mode: WriteMode::Plain,
+            foreign_data_approved: false,
+            first_boot: Vec::new(),
+            join: None,
+            media: None,
+        };
+        jobs.arm(name.clone(), mac, task).unwrap();
+        name
+    }
+
+    fn later(then: Now, seconds: u64) -> Now {
+        let more = Duration::from_secs(seconds);
+        Now { elapsed: then.elapsed + more, wall: then.wall + more }
+    }
+
+    #[test]
+    fn an_installer_that_repeats_itself_is_not_alive_and_one_that_waits_is_for_ten_minutes() {
+        let folder = empty_folder("alive");
+        let jobs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let name = arm(&jobs, "job", 1);
+        let mut held = Held::new(jobs.job(&name).unwrap());
+        let begun = held.since;
+        assert!(held.comes_further(InstallStage::Write, 5, later(begun, 1)));
+        assert!(!held.comes_further(InstallStage::Write, 5, later(begun, 2)), "it hangs");
+        assert_eq!(held.touched, later(begun, 1));
+        assert!(held.comes_further(InstallStage::Write, 6, later(begun, 3)));
+        assert!(held.shows(later(begun, 3)));
+        assert!(!held.shows(later(begun, 12)), "not each second");
+        assert!(held.shows(later(begun, 13)));
+        // It asks for the files of the first boot, and then it hangs in writing them.
+        let mut held = Held::new(held.job);
+        let begun = held.since;
+        assert!((1..600).all(|second| held.comes_further(InstallStage::Configure, 0, later(begun, second))));
+        assert!(!held.comes_further(InstallStage::Configure, 0, later(begun, 600)));
+        assert_eq!(held.touched, later(begun, 599));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn that_an_installer_comes_further_is_shown_beside_its_job() {
+        let folder = empty_folder("shown");
+        let jobs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let name = arm(&jobs, "job", 1);
+        assert_eq!(last_alive(&folder, &name), None);
+        jobs.told(&"unknown".parse().unwrap(), InstallStage::Write, 1);
+        jobs.told(&name, InstallStage::Write, 1);
+        let first = last_alive(&folder, &name);
+        assert!(first.is_some());
+        jobs.told(&name, InstallStage::Write, 2);
+        assert_eq!(last_alive(&folder, &name), first, "not each second");
+        // In a new stage nothing was shown yet.
+        jobs.hello(&name, "b", Sha256::of(b"s"), None).unwrap();
+        jobs.told(&name, InstallStage::Verify, 1);
+        assert!(last_alive(&folder, &name) > first);
+        assert!(last_alive(&folder, &"unknown".parse().unwrap()).is_none());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_end_that_another_wrote_is_taken_and_what_is_over_is_not_opened_again() {
+        let folder = empty_folder("ends");
+        let ours = Jobs::open(&folder, HashMap::new()).unwrap();
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        let name = arm(&ours, "job", 1);
+        let armed = std::fs::read(folder.join("job.json")).unwrap();
+        assert_eq!(theirs.refresh().unwrap(), std::slice::from_ref(&name));
+        theirs.hello(&name, "b", Sha256::of(b"s"), None).unwrap();
+        assert!(ours.refresh().unwrap().is_empty());
+        let failure = protocol::install::Failure {
+            stage: InstallStage::Write,
+            code: protocol::install::FailureCode::DiskWrite,
+            sentence: "it does not write".to_owned(),
+            candidates: Vec::new(),
+            disk_touched: true,
+        };
+        theirs.advance(&name, |_| Some(State::Failed { failure: Box::new(failure) })).unwrap();
+        assert_eq!(ours.refresh().unwrap(), std::slice::from_ref(&name));
+        assert!(matches!(ours.job(&name).unwrap().state, State::Failed { .. }));
+        std::fs::write(folder.join("job.json"), armed).unwrap();
+        assert!(ours.refresh().unwrap().is_empty());
+        assert_eq!(ours.hello(&name, "c", Sha256::of(b"s"), None).unwrap(), HelloState::Over);
+        assert!(matches!(ours.job(&name).unwrap().state, State::Failed { .. }));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn files_of_jobs_that_are_over_take_no_place_from_those_that_are_not() {
+        let folder = empty_folder("places");
+        let theirs = Jobs::open(&folder, HashMap::new()).unwrap();
+        for (name, card) in [("a", 1), ("b", 2), ("c", 3)] {
+            let name = arm(&theirs, name, card);
+            theirs.advance(&name, |state| Some(state.closed("disarmed"))).unwrap();
+        }
+        let ours = Jobs::open(&folder, HashMap::new()).unwrap();
+        let fourth = arm(&theirs, "d", 4);
+        assert_eq!(ours.refresh_within(1).unwrap(), std::slice::from_ref(&fourth));
+        let late = arm(&theirs, "e", 5);
+        assert!(ours.refresh_within(1).unwrap().is_empty() && ours.job(&late).is_none(), "there is one place");
+        theirs.advance(&fourth, |state| Some(state.closed("disarmed"))).unwrap();
+        assert_eq!(ours.refresh_within(1).unwrap(), std::slice::from_ref(&fourth));
+        assert_eq!(ours.refresh_within(1).unwrap(), std::slice::from_ref(&late));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

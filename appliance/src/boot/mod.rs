@@ -19,3 +19,4 @@ pub mod serve;
 pub mod shelf;
 pub mod stock;
 pub mod stored_content;
+mod sweep;

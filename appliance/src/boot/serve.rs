@@ -8,7 +8,7 @@ use super::jobs::{JobError, Jobs};
 use super::logbook::Logbook;
 use super::shelf::{Memory, Ports, Shelf};
 use super::stock::{ServedSet, StockError};
-use super::{clock, dhcp_thread};
+use super::{clock, dhcp_thread, sweep};
 use crate::cluster::client::{Access, ClientError};
 use crate::rejoin::alone::{Alone, JoiningHost, JoiningHosts, Planned};
 use crate::rejoin::cluster::{Cluster, ClusterError};
@@ -33,7 +33,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -109,6 +109,7 @@ pub async fn serve(
 ) -> Result<(), BootServeError> {
     let folder = jobs_folder(&config.data_dir);
     std::fs::create_dir_all(&folder).map_err(|source| BootServeError::Folder { path: folder.clone(), source })?;
+    clear_away(&folder);
     let logbook = Logbook::new(&folder);
     let recorder = Arc::new(logbook.recorder());
     let jobs = Arc::new(Jobs::open(&folder, config.ways.clone())?);
@@ -190,6 +191,7 @@ pub async fn serve(
     }
     ready(&links);
     let mut look = tokio::time::interval(LOOK);
+    let mut clearing = tokio::time::interval_at(tokio::time::Instant::now() + sweep::EVERY, sweep::EVERY);
     let mut seen_verdicts = HashMap::new();
     let outcome = loop {
         tokio::select! {
@@ -202,6 +204,7 @@ pub async fn serve(
                 expire(&shelf);
                 keep_packets(&shelf, &folder, &mut seen_verdicts);
             }
+            _ = clearing.tick() => clear_away(&folder),
         }
     };
     stop.cancel();
@@ -320,6 +323,17 @@ async fn listen(what: &'static str, address: Ipv4Addr, port: u16) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|source| BootServeError::Socket { what, address, source })
 }
 
+/// Deletes what jobs that are long over have left.
+fn clear_away(folder: &Path) {
+    match sweep::sweep(folder, SystemTime::now()) {
+        Ok(0) => {}
+        Ok(jobs) => tracing::info!(jobs, "the files of jobs that are long over were deleted"),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "files of jobs that are long over could not be deleted");
+        }
+    }
+}
+
 /// A job file has come, or was closed by somebody.
 fn announce(shelf: &Shelf, name: &Name) {
     let Some(job) = shelf.jobs.job(name) else { return };
@@ -333,7 +347,7 @@ fn announce(shelf: &Shelf, name: &Name) {
     }
     let event = match &job.state {
         State::Armed => BootEvent::Armed,
-        State::Closed { how } => BootEvent::Closed { how: how.clone().into() },
+        State::Closed { how, .. } => BootEvent::Closed { how: how.clone().into() },
         State::Installing { .. } | State::Installed | State::Failed { .. } => return,
     };
     shelf.recorder.note(name, mac, clock::now(), event);
@@ -346,7 +360,7 @@ fn expire(shelf: &Shelf) {
         let now = shelf.jobs.now();
         let Err(why) = ticket.alive(now) else { continue };
         let state = match (&job.state, why) {
-            (State::Installed, _) => State::Closed { how: "installed".to_owned() },
+            (State::Installed, _) => job.state.closed("installed"),
             (State::Installing { stage, .. }, _) => State::Failed {
                 failure: Box::new(Failure {
                     stage: *stage,
@@ -357,13 +371,13 @@ fn expire(shelf: &Shelf) {
                 }),
             },
             (_, Refusal::Expired | Refusal::TooOld | Refusal::Silent | Refusal::Clocks) => {
-                State::Closed { how: why.to_string() }
+                job.state.closed(why.to_string())
             }
             _ => continue,
         };
         let event = match &state {
             State::Failed { failure } => BootEvent::Failed { failure: failure.clone() },
-            State::Closed { how } => BootEvent::Closed { how: how.clone().into() },
+            State::Closed { how, .. } => BootEvent::Closed { how: how.clone().into() },
             State::Armed | State::Installing { .. } | State::Installed => continue,
         };
         match shelf.jobs.advance(&job.name, |now| (*now == job.state).then_some(state)) {

@@ -402,7 +402,7 @@ impl<'a> Shown<'a> {
             State::Installing { stage, .. } => ("installing", Some(stage.to_string()), None),
             State::Installed => ("installed", None, None),
             State::Failed { failure } => ("failed", Some(failure.sentence.clone()), Some(failure.as_ref())),
-            State::Closed { how } => ("closed", Some(how.clone()), None),
+            State::Closed { how, .. } => ("closed", Some(how.clone()), None),
         };
         Self {
             job: &job.name,
@@ -444,7 +444,7 @@ impl Named {
         let (jobs, _) = self.configured.jobs()?;
         let closed = jobs.advance(&self.job, |state| {
             let open = matches!(state, State::Armed | State::Installing { .. } | State::Installed);
-            open.then(|| State::Closed { how: "disarmed by hand".to_owned() })
+            open.then(|| state.closed("disarmed by hand"))
         })?;
         match (&closed, self.output) {
             (Some(job), Format::Json) => json(&Shown::of(job))?,

@@ -16,7 +16,7 @@ use crate::boot::ladder::order::{self, Site};
 use crate::boot::stock::{ServedImage, ServedSet};
 use crate::boot::{clock, logbook, media, serve};
 use bmc::boot::{BootDevice, BootLasts, BootMode};
-use bmc::controller::{BmcError, Controller, Kind};
+use bmc::controller::{ALWAYS, BmcError, Controller, Kind};
 use clap::{Args, ValueEnum};
 use protocol::boot_set::Role;
 use protocol::name::Name;
@@ -188,7 +188,7 @@ impl Run {
             }
         }
         let mut job = if proven { climb.follow_install().await? } else { climb.give_up()? };
-        let installed = job.as_ref().is_some_and(|job| was_installed(&job.state));
+        let installed = job.as_ref().is_some_and(|job| job.state.is_installed());
         let started = if installed { Some(climb.start_from_disk().await?) } else { None };
         if installed {
             job = climb.close_installed()?;
@@ -344,7 +344,7 @@ impl Climb<'_> {
                 BootDevice::Cd
             }
         };
-        let seen = self.bmc.set_boot_once(&device, self.mode).await?;
+        let seen = self.bmc.set_boot_once(&device, self.mode, ALWAYS).await?;
         if seen.lasts == BootLasts::Always && device == BootDevice::Cd {
             // The drive is emptied at hello, and the image starts no second install: a host that tries it goes on to its disk.
             talk("its BMC keeps the order for every boot: it is told to start from its disk afterwards");
@@ -393,7 +393,7 @@ impl Climb<'_> {
         if !std::mem::take(&mut self.lasting) {
             return;
         }
-        let told = tokio::time::timeout(BMC_LIMIT, self.bmc.set_boot_once(&BootDevice::Disk, self.mode)).await;
+        let told = tokio::time::timeout(BMC_LIMIT, self.bmc.set_boot_once(&BootDevice::Disk, self.mode, ALWAYS)).await;
         let why = match told {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
@@ -471,9 +471,8 @@ impl Climb<'_> {
     /// Ends the right of a job that is done.
     fn close_installed(&mut self) -> Result<Option<Job>, JobError> {
         self.jobs = Jobs::open(&self.folder, std::collections::HashMap::new())?;
-        self.jobs.advance(&self.job.name, |state| {
-            matches!(state, State::Installed).then(|| State::Closed { how: "installed".to_owned() })
-        })?;
+        self.jobs
+            .advance(&self.job.name, |state| matches!(state, State::Installed).then(|| state.closed("installed")))?;
         Ok(self.jobs.job(&self.job.name))
     }
 
@@ -481,8 +480,7 @@ impl Climb<'_> {
     fn give_up(&mut self) -> Result<Option<Job>, JobError> {
         self.jobs = Jobs::open(&self.folder, std::collections::HashMap::new())?;
         self.jobs.advance(&self.job.name, |state| {
-            matches!(state, State::Armed)
-                .then(|| State::Closed { how: "no method made the host boot the installer".to_owned() })
+            matches!(state, State::Armed).then(|| state.closed("no method made the host boot the installer"))
         })?;
         Ok(self.jobs.job(&self.job.name))
     }
@@ -519,13 +517,4 @@ fn without_right(url: &str) -> String {
 /// A fresh look: what another process moves on is read anew.
 fn read_job(folder: &Path, name: &Name) -> Result<Option<Job>, JobError> {
     Ok(Jobs::open(folder, std::collections::HashMap::new())?.job(name))
-}
-
-/// An installed job is closed in the end, with a word that says so.
-fn was_installed(state: &State) -> bool {
-    match state {
-        State::Installed => true,
-        State::Closed { how } => how == "installed",
-        State::Armed | State::Installing { .. } | State::Failed { .. } => false,
-    }
 }

@@ -206,3 +206,30 @@ impl TemplateFile {
         Ok(Template::new(&self.path, mode, self.quoting, text)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths(preset: Preset) -> Vec<String> {
+        preset.driver().unwrap().files.iter().map(|file| file.path().to_owned()).collect()
+    }
+
+    /// The paths for which a unit waits; with `|`, one of them is enough.
+    fn conditions(unit: &str) -> Vec<&str> {
+        let conditions = unit.lines().filter_map(|line| line.strip_prefix("ConditionPathExists="));
+        conditions.map(|path| path.trim_start_matches('|')).collect()
+    }
+
+    #[test]
+    fn the_units_of_a_node_wait_for_files_that_the_presets_write() {
+        let agent = include_str!("../../../images/node/k3s-agent.service");
+        let written = paths(Preset::K3s);
+        assert!(written.iter().any(|path| conditions(agent).contains(&path.as_str())), "{written:?}");
+        assert!(!agent.contains("ConditionPathExists=/"), "with two, each is one of several");
+        // kubeadm's own unit waits for what is written with it; the kubelet's for what kubeadm writes.
+        let join = conditions(include_str!("../../../templates/join/kubeadm.service"));
+        let written = paths(Preset::Kubeadm);
+        assert!(!join.is_empty() && join.iter().all(|path| written.iter().any(|file| file == path)), "{written:?}");
+    }
+}

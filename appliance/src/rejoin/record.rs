@@ -46,10 +46,22 @@ pub struct Identity {
 pub struct TokenRecord {
     /// Its ID.
     pub id: String,
+    /// When it was made first. Whatever is done for it, it never lives longer than half an hour from then (rule 40). Earlier
+    /// records do not say it: theirs lives no longer than it does.
+    #[serde(default)]
+    pub made: Timestamp,
     /// Until when it lives, by this appliance's clock.
     pub until: Timestamp,
     /// The cluster said that it is there.
     pub created: bool,
+    /// An installer was given it, so it lies on the host's disk, and no other would get there. Earlier records do not say
+    /// it, and theirs may.
+    #[serde(default = "may_be")]
+    pub handed_out: bool,
+}
+
+fn may_be() -> bool {
+    true
 }
 
 /// The content of a record.
@@ -206,6 +218,17 @@ fn read(path: &Path) -> Result<Option<Content>, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_of_an_earlier_record_counts_as_handed_out_and_as_old() {
+        let text = r#"{"id": "abcdef", "until": "2026-11-29T10:00:00Z", "created": true}"#;
+        let token: TokenRecord = serde_json::from_str(text).unwrap();
+        assert!(token.created && token.handed_out);
+        assert_eq!(token.made, Timestamp::UNIX_EPOCH);
+        let written = TokenRecord { handed_out: false, made: token.until, ..token };
+        let read: TokenRecord = serde_json::from_str(&serde_json::to_string(&written).unwrap()).unwrap();
+        assert_eq!(read, written);
+    }
 
     #[test]
     fn marks_that_were_not_given_back_survive_into_the_next_job() {

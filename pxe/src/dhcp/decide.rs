@@ -51,6 +51,9 @@ pub struct Outcome {
     pub reply: Option<(Reply, Destination)>,
     /// What must be on the disk before it is sent.
     pub change: Option<LeaseChange>,
+    /// The reply says for how long the client has a dynamic address: it is sent when this `change` and all before it are on
+    /// the disk.
+    pub promises_lease: bool,
     /// For the flight recorder.
     pub events: Vec<BootEvent>,
 }
@@ -62,6 +65,13 @@ pub struct Answerer {
     loaders: Loaders,
     /// One for each subnet with a range, in the order of the subnets.
     books: Vec<Option<LeaseBook>>,
+}
+
+/// An address, and for how long.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    address: Ipv4Addr,
+    time: Duration,
 }
 
 /// What a client is told to boot.
@@ -223,8 +233,19 @@ impl Answerer {
         if boot.is_some() {
             outcome.events.push(BootEvent::Offered { address: Some(address), file: shown(boot.as_ref()) });
         }
-        let reply = self.lease_reply(request, arrival, MessageType::Offer, address, subnet, boot);
+        let given = Given { address, time: self.time_to_offer(request, index, address, now).unwrap_or(subnet.lease) };
+        let reply = self.lease_reply(request, arrival, MessageType::Offer, given, subnet, boot);
         outcome.reply = Some((reply, destination(request, MessageType::Offer, address)));
+    }
+
+    /// What a card's lease has left, where the ACK will say no more: it may not say another thing than the offer (RFC 2131
+    /// section 4.3.1, which also has the server offer the time that is assigned already).
+    fn time_to_offer(&self, request: &Message<'_>, index: usize, address: Ipv4Addr, now: Now) -> Option<Duration> {
+        if self.scope.reservations.contains_key(&request.mac) {
+            return None;
+        }
+        let time = self.scope.subnets.get(index)?.lease;
+        self.books.get(index)?.as_ref()?.left(request.mac, address, now.wall, time)
     }
 
     fn address_for(&mut self, request: &Message<'_>, index: usize, now: Now) -> Option<Ipv4Addr> {
@@ -264,29 +285,32 @@ impl Answerer {
         let reserved = self.scope.reservations.get(&request.mac).map(|r| r.address);
         let Some(subnet) = self.scope.subnets.get(index) else { return };
         let granted = match reserved {
-            Some(address) => address == wanted && subnet.holds(address),
+            Some(address) => (address == wanted && subnet.holds(address)).then_some(subnet.lease),
             None => {
                 let book = self.books.get_mut(index).and_then(Option::as_mut);
                 let Some(book) = book.filter(|book| book.of(request.mac).is_some() || server.is_some()) else {
                     // Not ours to judge: another server may know this client (RFC 2131 section 4.3.2).
                     return;
                 };
-                outcome.change = book.lease(request.mac, wanted, now.wall, subnet.lease);
-                outcome.change.is_some()
+                let grant = book.lease(request.mac, wanted, now.wall, subnet.lease);
+                outcome.change = grant.and_then(|grant| grant.change);
+                outcome.promises_lease = grant.is_some();
+                grant.map(|grant| grant.time)
             }
         };
-        if !granted {
+        let Some(time) = granted else {
             outcome.events.push(BootEvent::Denied { address: wanted });
             outcome.reply = Some((
                 denial(request, self.identity(request, arrival)),
                 destination(request, MessageType::Nak, wanted),
             ));
             return;
-        }
+        };
         if boot.is_some() {
             outcome.events.push(BootEvent::Acknowledged { address: wanted, file: shown(boot.as_ref()) });
         }
-        let reply = self.lease_reply(request, arrival, MessageType::Ack, wanted, subnet, boot);
+        let given = Given { address: wanted, time };
+        let reply = self.lease_reply(request, arrival, MessageType::Ack, given, subnet, boot);
         outcome.reply = Some((reply, destination(request, MessageType::Ack, wanted)));
     }
 
@@ -300,7 +324,8 @@ impl Answerer {
         let Some(subnet) = self.subnet(request, arrival.local).and_then(|index| self.scope.subnets.get(index)) else {
             return;
         };
-        let mut reply = self.lease_reply(request, arrival, MessageType::Ack, Ipv4Addr::UNSPECIFIED, subnet, boot);
+        let given = Given { address: Ipv4Addr::UNSPECIFIED, time: subnet.lease };
+        let mut reply = self.lease_reply(request, arrival, MessageType::Ack, given, subnet, boot);
         reply.options.retain(|(code, _)| ![code::LEASE_TIME, code::RENEWAL, code::REBINDING].contains(code));
         reply.ciaddr = request.ciaddr;
         outcome.reply = Some((reply, destination(request, MessageType::Ack, request.ciaddr)));
@@ -322,16 +347,16 @@ impl Answerer {
         request: &Message<'_>,
         arrival: Arrival,
         kind: MessageType,
-        address: Ipv4Addr,
+        given: Given,
         subnet: &Subnet,
         boot: Option<Boot>,
     ) -> Reply {
         let mut reply = begin(request, kind, self.identity(request, arrival));
-        reply.yiaddr = address;
+        reply.yiaddr = given.address;
         if kind == MessageType::Ack {
             reply.ciaddr = request.ciaddr;
         }
-        let seconds = u32::try_from(subnet.lease.as_secs()).unwrap_or(u32::MAX);
+        let seconds = u32::try_from(given.time.as_secs()).unwrap_or(u32::MAX);
         reply.options.push((code::LEASE_TIME, seconds.to_be_bytes().to_vec()));
         reply.options.push((code::MASK, subnet.mask().octets().to_vec()));
         if let Some(router) = subnet.router {
@@ -487,3 +512,83 @@ fn words(client: Client) -> &'static str {
 
 /// The longest a lease may be: a day. A host that was given away must not come back with its old address for a week.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dhcp::options::Options;
+    use crate::mac::Mac;
+    use std::collections::HashMap;
+
+    const OURS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+    const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 10);
+    const LEASE: Duration = Duration::from_secs(600);
+
+    fn answerer() -> Answerer {
+        let subnet = Subnet {
+            network: Ipv4Addr::new(10, 0, 0, 0),
+            prefix: 24,
+            router: None,
+            dns: Vec::new(),
+            range: Some((ADDRESS, Ipv4Addr::new(10, 0, 0, 20))),
+            lease: LEASE,
+            relays: Vec::new(),
+        };
+        let scope = Scope { mode: Mode::Server, subnets: vec![subnet], reservations: HashMap::new() };
+        Answerer::new(scope, Loaders::default())
+    }
+
+    /// What a card that wants an address hears so many seconds after its first word.
+    fn ask(answerer: &mut Answerer, kind: MessageType, seconds: u64) -> Outcome {
+        let options = [code::REQUESTED, 4, 10, 0, 0, 10, code::SERVER, 4, 10, 0, 0, 1];
+        let request = Message {
+            op: 1,
+            xid: 7,
+            secs: 0,
+            flags: 0,
+            ciaddr: Ipv4Addr::UNSPECIFIED,
+            yiaddr: Ipv4Addr::UNSPECIFIED,
+            siaddr: Ipv4Addr::UNSPECIFIED,
+            giaddr: Ipv4Addr::UNSPECIFIED,
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            file: &[],
+            kind,
+            options: Options::encapsulated(&options),
+        };
+        let source = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68);
+        let elapsed = Duration::from_secs(seconds);
+        let now = Now { elapsed, wall: Duration::from_secs(1_800_000_000) + elapsed };
+        answerer.answer(&request, Arrival { port: Port::Dhcp, source, local: OURS }, None, now)
+    }
+
+    /// The times that a reply names, seconds: of the lease, until renewal.
+    fn told(outcome: &Outcome) -> [u32; 2] {
+        let (reply, _) = outcome.reply.as_ref().unwrap();
+        [code::LEASE_TIME, code::RENEWAL].map(|wanted| {
+            let (_, value) = reply.options.iter().find(|(code, _)| *code == wanted).unwrap();
+            u32::from_be_bytes(value.as_slice().try_into().unwrap())
+        })
+    }
+
+    #[test]
+    fn who_asks_again_soon_is_told_what_is_written_and_nothing_more_is_written() {
+        let mut answerer = answerer();
+        assert_eq!(told(&ask(&mut answerer, MessageType::Discover, 0)), [600, 300]);
+        let first = ask(&mut answerer, MessageType::Request, 0);
+        assert!(first.promises_lease && first.change.is_some());
+        assert_eq!(told(&first), [600, 300]);
+        // The next stage of one boot: its offer and its ACK say the same, and the ACK waits for what may be under way
+        let offer = ask(&mut answerer, MessageType::Discover, 40);
+        assert_eq!(told(&offer), [560, 280]);
+        assert!(!offer.promises_lease, "an offer waits for nothing");
+        let again = ask(&mut answerer, MessageType::Request, 40);
+        assert!(again.promises_lease);
+        assert_eq!((again.change, told(&again)), (None, [560, 280]));
+        // A renewal at half of the time is one
+        let renewed = ask(&mut answerer, MessageType::Request, 340);
+        let until = Duration::from_secs(1_800_000_940);
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        assert_eq!(renewed.change, Some(LeaseChange::Leased { address: ADDRESS, mac, until }));
+        assert_eq!(told(&renewed), [600, 300]);
+    }
+}

@@ -39,6 +39,15 @@ pub enum LeaseChange {
     },
 }
 
+/// What a card is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// For how long from now; whole seconds.
+    pub time: Duration,
+    /// What must be on the disk before the card is told. `None`: what was written for it before says as much.
+    pub change: Option<LeaseChange>,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     /// `None`: quarantined.
@@ -128,13 +137,30 @@ impl LeaseBook {
     }
 
     /// Gives the card the address it was offered or has. `None`: it is not its own.
-    pub fn lease(&mut self, mac: Mac, address: Ipv4Addr, now: Duration, time: Duration) -> Option<LeaseChange> {
+    ///
+    /// A lease that would hardly end later is granted for what it has left, and nothing is written: whoever asks again and
+    /// again does not make the file grow, and nobody is told a longer time than the disk knows.
+    pub fn lease(&mut self, mac: Mac, address: Ipv4Addr, now: Duration, time: Duration) -> Option<Grant> {
         let number = u32::from(address);
         if self.by_mac.get(&mac) != Some(&number) {
             return None;
         }
-        self.set(number, Some(mac), now + time, false);
-        Some(LeaseChange::Leased { address, mac, until: now + time })
+        if let Some(time) = self.left(mac, address, now, time) {
+            return Some(Grant { time, change: None });
+        }
+        let until = end(now, time);
+        self.set(number, Some(mac), until, false);
+        Some(Grant { time, change: Some(LeaseChange::Leased { address, mac, until }) })
+    }
+
+    /// What the card's lease has left, if one that begins now would end at most a tenth of its time later.
+    #[must_use]
+    pub fn left(&self, mac: Mac, address: Ipv4Addr, now: Duration, time: Duration) -> Option<Duration> {
+        let entry =
+            self.by_address.get(&u32::from(address)).filter(|entry| entry.mac == Some(mac) && !entry.offered)?;
+        // One that ends later than it may now (its time was made shorter, the clock was set back) is written anew.
+        let later = end(now, time).checked_sub(entry.until)?;
+        (later <= time / 10).then(|| Duration::from_secs(entry.until.saturating_sub(now).as_secs()))
     }
 
     /// The card gives its address back.
@@ -202,6 +228,12 @@ impl LeaseBook {
     }
 }
 
+/// When a lease that begins now ends: a whole second, as the file writes it, and none before the card's own time is over.
+fn end(now: Duration, time: Duration) -> Duration {
+    let end = now + time;
+    Duration::from_secs(end.as_secs() + u64::from(end.subsec_nanos() > 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,6 +273,34 @@ mod tests {
         assert_eq!(book.offer(mac(1), Some(address(10)), SECOND * 2, none), Some(address(11)));
     }
 
+    #[test]
+    fn a_lease_that_would_hardly_change_is_not_written_and_never_told_longer_than_it_is_written() {
+        let mut book = LeaseBook::new(address(10), address(11));
+        let time = SECOND * 600;
+        let at = |seconds: u64| Duration::from_millis(1_000_250 + seconds * 1000);
+        book.offer(mac(1), None, at(0), |_| false);
+        // The first is written, to the end of the second in which the card's time is over
+        let until = SECOND * 1601;
+        let leased = |until| Some(LeaseChange::Leased { address: address(10), mac: mac(1), until });
+        assert_eq!(book.lease(mac(1), address(10), at(0), time), Some(Grant { time, change: leased(until) }));
+        // Within a tenth of its time it is told what it has left
+        for seconds in [0, 1, 30, 60] {
+            let grant = book.lease(mac(1), address(10), at(seconds), time).unwrap();
+            assert_eq!(grant, Grant { time: time - SECOND * u32::try_from(seconds).unwrap(), change: None });
+            assert!(at(seconds) + grant.time <= until);
+        }
+        assert!(book.all().eq(leased(until)));
+        // Later it is written anew; so is one that ends later than it may by now
+        let anew = Some(Grant { time, change: leased(SECOND * 1662) });
+        assert_eq!(book.lease(mac(1), address(10), at(61), time), anew);
+        let short = book.lease(mac(1), address(10), at(62), SECOND * 60).unwrap();
+        assert_eq!(short, Grant { time: SECOND * 60, change: leased(SECOND * 1123) });
+        // What is another's, or only offered, has nothing left
+        assert_eq!(book.left(mac(2), address(10), at(62), SECOND * 60), None);
+        book.offer(mac(2), None, at(62), |_| false);
+        assert_eq!(book.left(mac(2), address(11), at(62), OFFER_HOLD), None);
+    }
+
     proptest! {
         #[test]
         fn no_address_belongs_to_two_cards(steps in proptest::collection::vec((0..4_u8, 1..6_u8, 10..14_u8, 0..90_u64), 1..200)) {
@@ -257,9 +317,10 @@ mod tests {
                             if let Some((owner, until)) = held.get(&given) {
                                 prop_assert!(*owner == card || *until <= now, "{given} is {owner}'s until {until:?}, now {now:?}");
                             }
-                            if book.lease(card, given, now, SECOND * 100).is_some() {
+                            if let Some(grant) = book.lease(card, given, now, SECOND * 100) {
+                                prop_assert!(grant.time >= SECOND * 90 && grant.time <= SECOND * 100);
                                 held.retain(|_, (owner, _)| *owner != card);
-                                held.insert(given, (card, now + SECOND * 100));
+                                held.insert(given, (card, now + grant.time));
                             }
                         }
                     }

@@ -26,6 +26,8 @@ pub struct LeaseFile {
     ahead: u64,
     /// Lines that are not written yet.
     waiting: String,
+    /// See [`LeaseFile::second_passed`].
+    look_is_due: bool,
 }
 
 /// Zeros that are written ahead at once: some 20,000 leases.
@@ -105,7 +107,8 @@ impl LeaseFile {
         let length = whole.len() as u64;
         file.set_len(length).map_err(failed)?;
         let (lines, file) = (changes.len() as u64, Arc::new(file));
-        Ok((Self { path: path.to_owned(), file, lines, length, ahead: length, waiting: String::new() }, changes))
+        let (waiting, look_is_due) = (String::new(), false);
+        Ok((Self { path: path.to_owned(), file, lines, length, ahead: length, waiting, look_is_due }, changes))
     }
 
     /// Takes one change up. [`LeaseFile::take`] gives it, and all others since, to be written.
@@ -129,13 +132,27 @@ impl LeaseFile {
         Some(Commit { path: self.path.clone(), file: Arc::clone(&self.file), at, zeros, text })
     }
 
+    /// The clock wants to know whether the file has become long. It waits for its turn between two [`Commit`]s: under load
+    /// one nearly always runs when a second is over, and the file would grow without end.
+    pub const fn second_passed(&mut self) {
+        self.look_is_due = true;
+    }
+
+    /// Whether it is to be seen now if the file has become long; once for each second. Ask when no [`Commit`] runs, and before
+    /// the next is taken.
+    #[must_use]
+    pub fn take_look(&mut self) -> bool {
+        std::mem::take(&mut self.look_is_due)
+    }
+
     /// Whether the file holds far more lines than there are leases.
     #[must_use]
     pub const fn is_long(&self, leases: u64) -> bool {
         self.lines > 10_000 + 4 * leases
     }
 
-    /// Writes the file anew with these leases alone. Never while a [`Commit`] runs: that one writes to the old file.
+    /// Writes the file anew with these leases alone. Never while a [`Commit`] runs: that one writes to the old file. Changes
+    /// that wait to be taken are in these leases already; their lines follow, and say it once more.
     ///
     /// # Errors
     /// When it cannot be written; the old file then stays.
@@ -157,7 +174,7 @@ impl LeaseFile {
         self.file = Arc::new(OpenOptions::new().write(true).open(&self.path).map_err(failed)?);
         self.length = text.len() as u64;
         self.ahead = self.length;
-        self.lines = lines;
+        self.lines = lines + self.waiting.lines().count() as u64;
         Ok(())
     }
 }
@@ -227,6 +244,39 @@ mod tests {
         assert_eq!(LeaseFile::open(&path).unwrap().1, [leased(4), leased(5)]);
         std::fs::write(&path, "lease 10.0.0.1 nonsense 1\nrelease 10.0.0.1\n").unwrap();
         assert!(matches!(LeaseFile::open(&path), Err(LeaseFileError::Damaged { line: 1, .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn under_load_the_file_is_made_short_between_two_commits() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-lease-load-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("leases");
+        let leased = |seconds: u64| LeaseChange::Leased {
+            address: Ipv4Addr::new(10, 0, 0, 1),
+            mac: Mac([2, 0, 0, 0, 0, 1]),
+            until: Duration::from_secs(1_800_000_000 + seconds),
+        };
+        let (mut file, _) = LeaseFile::open(&path).unwrap();
+        assert!(!file.take_look(), "nothing is due before a second has passed");
+        // Given lines under way to the disk when the second is over, and more that wait behind them
+        (0..10_005).for_each(|seconds| file.append(leased(seconds)));
+        let commit = file.take().unwrap();
+        file.second_passed();
+        file.append(leased(10_005));
+        // When they are on the disk, then the look is due, once, before the next are taken
+        commit.run().unwrap();
+        assert!(file.take_look());
+        assert!(!file.take_look());
+        assert!(file.is_long(1));
+        file.rewrite([leased(10_005)].into_iter()).unwrap();
+        assert!(!file.is_long(1));
+        assert_eq!(LeaseFile::open(&path).unwrap().1, [leased(10_005)], "what waits is on the disk already");
+        // And what waited is written behind it
+        file.append(leased(10_006));
+        file.take().unwrap().run().unwrap();
+        assert_eq!(LeaseFile::open(&path).unwrap().1, [leased(10_005), leased(10_005), leased(10_006)]);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -172,7 +172,7 @@ pub struct DhcpServer<T> {
     mode: Mode,
     answerer: Answerer,
     leases: Option<LeaseFile>,
-    /// Answers whose leases are appended and not yet under way to the disk.
+    /// Answers that promise leases which are not on the disk yet, or may not be.
     waiting: Vec<Ready>,
     around: Around<T>,
     /// Broadcasts.
@@ -285,14 +285,26 @@ impl<T: Tickets> DhcpServer<T> {
                         self.insist(mac, xid);
                     }
                 }
-                Input::Tick if writing.is_none() => self.shorten()?,
-                Input::Tick | Input::Nothing | Input::Datagram(..) => {}
+                Input::Tick => {
+                    if let Some(file) = &mut self.leases {
+                        file.second_passed();
+                    }
+                }
+                Input::Nothing | Input::Datagram(..) => {}
             }
-            if writing.is_none()
-                && let Some(commit) = self.leases.as_mut().and_then(LeaseFile::take)
-            {
-                behind = std::mem::take(&mut self.waiting);
-                writing = Some(tokio::task::spawn_blocking(|| commit.run()));
+            if writing.is_none() {
+                // Before the next lines leave: under load some are under way at nearly every tick.
+                self.shorten()?;
+                let commit = self.leases.as_mut().and_then(LeaseFile::take);
+                let mut ready = std::mem::take(&mut self.waiting);
+                match commit {
+                    Some(commit) => {
+                        behind = ready;
+                        writing = Some(tokio::task::spawn_blocking(|| commit.run()));
+                    }
+                    // All that they promise is on the disk.
+                    None => self.send_all(&mut ready),
+                }
             }
         }
         if writing.is_some() {
@@ -315,9 +327,12 @@ impl<T: Tickets> DhcpServer<T> {
         }
     }
 
-    /// Writes the lease file anew when it has become long.
+    /// Writes the lease file anew when a look is due and it has become long. Never while lines are under way to it.
     fn shorten(&mut self) -> Result<(), ServeError> {
         let Some(file) = &mut self.leases else { return Ok(()) };
+        if !file.take_look() {
+            return Ok(());
+        }
         let all: Vec<_> = self.answerer.books().flat_map(|book| book.all().collect::<Vec<_>>()).collect();
         if file.is_long(all.len() as u64) {
             file.rewrite(all.into_iter())?;
@@ -338,16 +353,14 @@ impl<T: Tickets> DhcpServer<T> {
         }
         let arrival = Arrival { port, source, local: self.link.local };
         let outcome = self.answerer.answer(&request, arrival, ticket.as_deref(), now);
-        let durable = match (outcome.change, &mut self.leases) {
-            (Some(change), Some(file)) => {
-                file.append(change);
-                true
-            }
-            _ => false,
-        };
+        if let (Some(change), Some(file)) = (outcome.change, &mut self.leases) {
+            file.append(change);
+        }
+        // Also where nothing is appended: the line that says so already may still be on its way to the disk.
+        let waits = outcome.promises_lease && self.leases.is_some();
         self.learn(&request, source, port, outcome.reply.as_ref().map(|(reply, _)| reply));
         if let Some((reply, destination)) = outcome.reply {
-            self.reply(&request, ticket.is_some(), port, &reply, destination, durable);
+            self.reply(&request, ticket.is_some(), port, &reply, destination, waits);
         }
         // Written down when the answer is under way: beside another server the first offer counts, and a file system that
         // is busy holds a line up for milliseconds.
@@ -362,7 +375,7 @@ impl<T: Tickets> DhcpServer<T> {
         port: Port,
         reply: &Reply,
         destination: Destination,
-        durable: bool,
+        waits: bool,
     ) {
         let (bytes, left_out) = reply.encode(request.max_size());
         if !left_out.is_empty() {
@@ -376,7 +389,7 @@ impl<T: Tickets> DhcpServer<T> {
             self.offered.insert(request.mac, offered);
         }
         let ready = Ready { port, destination, bytes };
-        if durable {
+        if waits {
             self.waiting.push(ready);
         } else {
             self.send(&ready);

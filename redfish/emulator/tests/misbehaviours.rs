@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bmc::boot::{BootDevice, BootLasts, BootMode};
-use bmc::controller::Controller;
+use bmc::controller::{ALWAYS, Controller};
 use bmc::ipmi::client::{Client, IpmiError, Patience as IpmiPatience};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, LoginError, Privilege};
@@ -165,7 +165,7 @@ async fn bodies_and_links_that_are_wrong() {
     assert!(client.identify().await.is_err());
     handle.set(Misbehaviour::HugeHeader, false);
     handle.set(Misbehaviour::EndlessLog, true);
-    client.power(PowerCommand::Off).await.unwrap();
+    client.power(PowerCommand::Off, ALWAYS).await.unwrap();
     until_off(&emulator).await;
     let log = tokio::time::timeout(Duration::from_secs(10), client.event_log(1_000)).await.expect("a circle ends");
     assert!(!log.unwrap().is_empty());
@@ -188,12 +188,12 @@ async fn bodies_and_links_that_are_wrong() {
 async fn an_identity_that_changes_with_the_next_power_command() {
     let (emulator, certificate) = emulator("openbmc").await;
     let mut client = pinned(&emulator, certificate.fingerprint());
-    client.power(PowerCommand::On).await.unwrap();
+    client.power(PowerCommand::On, ALWAYS).await.unwrap();
     emulator.handle().set(Misbehaviour::IdentityChanges, true);
     let before = client.identify().await.unwrap().uuid;
     let mut over_ipmi = ipmi(&emulator).await.unwrap();
     assert_eq!(Some(over_ipmi.system_guid().await.unwrap()), before);
-    client.power(PowerCommand::Off).await.unwrap();
+    client.power(PowerCommand::Off, ALWAYS).await.unwrap();
     let after = client.identify().await.unwrap().uuid;
     assert!(after.is_some() && after != before, "{after:?}");
     assert_eq!(Some(over_ipmi.system_guid().await.unwrap()), after, "both protocols tell the same");
@@ -208,7 +208,7 @@ async fn an_override_that_is_set_for_ever() {
     let (emulator, certificate) = emulator("openbmc").await;
     emulator.handle().set(Misbehaviour::BootSetForever, true);
     let mut client = pinned(&emulator, certificate.fingerprint());
-    let _ = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi).await;
+    let _ = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, ALWAYS).await;
     assert_eq!(emulator.handle().boot(), ("Pxe".to_owned(), "Continuous".to_owned()));
     client.close().await;
 }
@@ -217,10 +217,10 @@ async fn an_override_that_is_set_for_ever() {
 async fn an_override_over_ipmi_that_is_set_for_ever() {
     let (emulator, _) = emulator("openbmc").await;
     let mut client = ipmi(&emulator).await.unwrap();
-    let once = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi).await.unwrap();
+    let once = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi, ALWAYS).await.unwrap();
     assert_eq!(once.lasts, BootLasts::Once);
     emulator.handle().set(Misbehaviour::IpmiBootSetForever, true);
-    let _ = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi).await;
+    let _ = Controller::set_boot_once(&mut client, &BootDevice::Pxe, BootMode::Uefi, ALWAYS).await;
     let read = Controller::boot_override(&mut client).await.unwrap();
     assert_eq!((read.device, read.lasts), (Some(BootDevice::Pxe), BootLasts::Always));
     client.close().await;

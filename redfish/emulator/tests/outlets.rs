@@ -3,6 +3,7 @@
 
 mod support;
 
+use bmc::controller::ALWAYS;
 use bmc::redfish::{Credential, Facts, NoKeeper, Options, Patience, Redfish, Trust};
 use bmc::{Power, PowerCommand, Secret};
 use bmc_emulator::{Certificate, Emulator, Pdu, PduMisbehaviour, PduSetup, Setup, by_name};
@@ -60,16 +61,16 @@ async fn an_outlet_takes_the_power_and_gives_it_back() {
     assert_eq!(outlets.len(), 3);
     let on = unit.outlet(&outlets[0]).await.unwrap();
     assert_eq!((on.reading.power, on.name.as_str(), on.watts), (Power::On, "Outlet 1", Some(240.0)));
-    unit.switch_outlet(&outlets[0], false).await.unwrap();
+    unit.switch_outlet(&outlets[0], false, ALWAYS).await.unwrap();
     let off = unit.outlet(&outlets[0]).await.unwrap();
     assert_eq!((off.reading.power, off.watts), (Power::Off, Some(0.0)));
     assert_eq!((rack.power(0), rack.power(1)), (machine::Power::Off, machine::Power::On));
     // The BMC has a feed of its own and says why the host is off; switching it on there is of no use.
     let mut bmc = rack.client(rack.hosts[0].redfish(), "secret-of-a-bmc");
     assert_eq!(bmc.readings().await.unwrap().main.power, Power::Off);
-    let _ = bmc.power(PowerCommand::On).await;
+    let _ = bmc.power(PowerCommand::On, ALWAYS).await;
     assert_eq!(rack.power(0), machine::Power::Off);
-    unit.switch_outlet(&outlets[0], true).await.unwrap();
+    unit.switch_outlet(&outlets[0], true, ALWAYS).await.unwrap();
     assert_eq!(rack.power(0), machine::Power::On, "it was on before");
     assert_eq!(unit.outlet(&outlets[0]).await.unwrap().reading.power, Power::On);
     bmc.close().await;
@@ -83,10 +84,10 @@ async fn a_host_on_two_outlets_dies_with_the_second() {
     let mut unit = rack.unit();
     let outlets = unit.outlets().await.unwrap();
     assert_eq!(unit.outlet(&outlets[1]).await.unwrap().watts, Some(120.0));
-    unit.switch_outlet(&outlets[1], false).await.unwrap();
+    unit.switch_outlet(&outlets[1], false, ALWAYS).await.unwrap();
     assert_eq!(rack.power(1), machine::Power::On);
     assert_eq!(unit.outlet(&outlets[2]).await.unwrap().watts, Some(240.0), "all through the other one");
-    unit.switch_outlet(&outlets[2], false).await.unwrap();
+    unit.switch_outlet(&outlets[2], false, ALWAYS).await.unwrap();
     assert_eq!(rack.power(1), machine::Power::Off);
     unit.close().await;
 }
@@ -98,14 +99,14 @@ async fn no_lie_of_an_outlet_reads_off_while_the_host_runs() {
         let mut unit = rack.unit();
         let outlets = unit.outlets().await.unwrap();
         rack.pdu.handle().set(wrong, true);
-        unit.switch_outlet(&outlets[0], false).await.unwrap();
+        unit.switch_outlet(&outlets[0], false, ALWAYS).await.unwrap();
         let read = unit.outlet(&outlets[0]).await.unwrap();
         assert_eq!(rack.power(0), machine::Power::On, "{wrong:?}");
         let wanted = if wrong == PduMisbehaviour::SaysOff { Power::Unknown } else { Power::On };
         assert_eq!((read.reading.power, read.watts), (wanted, Some(240.0)), "{wrong:?}");
         assert_eq!(rack.pdu.handle().is_closed(2), wrong != PduMisbehaviour::WrongOutlet, "{wrong:?}");
         rack.pdu.handle().set(wrong, false);
-        unit.switch_outlet(&outlets[0], false).await.unwrap();
+        unit.switch_outlet(&outlets[0], false, ALWAYS).await.unwrap();
         assert_eq!(rack.power(0), machine::Power::Off, "{wrong:?}");
         unit.close().await;
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use bmc::boot::{BootDevice, BootLasts, BootMode};
+use bmc::controller::ALWAYS;
 use bmc::redfish::{Credential, EtagUse, Facts, NoKeeper, Options, Patience, Redfish, Trust};
 use bmc::{Power, PowerCommand, Rotation, Secret};
 use bmc_emulator::{Certificate, Emulator, Setup, by_name};
@@ -39,15 +40,15 @@ async fn every_verb_at_every_make() {
         let mut client = client(&emulator, &certificate, "secret-of-a-bmc");
         let identity = client.identify().await.unwrap();
         assert_eq!(identity.uuid, Some(0x1111_2222_3333_4444_5555_6666_7777_8888u128.to_be_bytes()), "{model}");
-        client.power(PowerCommand::Off).await.unwrap();
+        client.power(PowerCommand::Off, ALWAYS).await.unwrap();
         until(&mut client, Power::Off).await;
         // Off of what is off: accepted or refused, it reads off.
-        let again = client.power(PowerCommand::Off).await;
+        let again = client.power(PowerCommand::Off, ALWAYS).await;
         assert_eq!(again.is_err(), matches!(model, "dell_r750" | "hpe_dl385"), "{model}: {again:?}");
         let seen = client.readings().await.unwrap();
         assert_eq!((seen.main.power, seen.beside.unwrap().power), (Power::Off, Power::Off), "{model}");
 
-        let set = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi).await.unwrap();
+        let set = client.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, ALWAYS).await.unwrap();
         assert_eq!((set.device, set.lasts), (Some(BootDevice::Pxe), BootLasts::Once), "{model}");
         assert_eq!(set.mode, Some(bmc::boot::BootMode::Uefi), "{model}");
         assert_eq!(emulator.handle().boot(), ("Pxe".to_owned(), "Once".to_owned()), "{model}");
@@ -59,12 +60,12 @@ async fn every_verb_at_every_make() {
         // Another one: what is in is ejected first.
         client.insert_media("http://192.0.2.1/b.iso").await.unwrap();
         assert_eq!(emulator.handle().media().as_deref(), Some("http://192.0.2.1/b.iso"), "{model}");
-        let cd = client.set_boot_once(&BootDevice::Cd, BootMode::Uefi).await.unwrap();
+        let cd = client.set_boot_once(&BootDevice::Cd, BootMode::Uefi, ALWAYS).await.unwrap();
         assert_eq!(cd.word, if model == "supermicro_x12" { "UsbCd" } else { "Cd" }, "{model}");
         client.eject_media().await.unwrap();
         assert_eq!(emulator.handle().media(), None, "{model}");
 
-        client.power(PowerCommand::On).await.unwrap();
+        client.power(PowerCommand::On, ALWAYS).await.unwrap();
         until(&mut client, Power::On).await;
         let log = client.event_log(100).await.unwrap();
         assert!(log.iter().any(|entry| entry.text.contains("powered off")), "{model}: {log:?}");
@@ -95,11 +96,9 @@ async fn a_boot_uses_the_override_up() {
     setup.spec.kernel_ms = (100, 200);
     let emulator = Emulator::start(setup, &certificate).await.unwrap();
     let mut client = client(&emulator, &certificate, "secret-of-a-bmc");
-    client
-        .set_boot_once(&BootDevice::Http { uri: Some("http://192.0.2.1/x.efi".to_owned()) }, BootMode::Uefi)
-        .await
-        .unwrap();
-    client.power(PowerCommand::On).await.unwrap();
+    let device = BootDevice::Http { uri: Some("http://192.0.2.1/x.efi".to_owned()) };
+    client.set_boot_once(&device, BootMode::Uefi, ALWAYS).await.unwrap();
+    client.power(PowerCommand::On, ALWAYS).await.unwrap();
     until(&mut client, Power::On).await;
     let begun = Instant::now();
     while client.boot_override().await.unwrap().lasts != BootLasts::Disabled {

@@ -3,6 +3,7 @@
 
 mod support;
 
+use bmc::controller::ALWAYS;
 use bmc::redfish::{Credential, Facts, NoKeeper, Options, Patience, Redfish, RedfishError, Trust};
 use bmc::{Power, PowerCommand, Secret};
 use bmc_emulator::{Certificate, Emulator, Setup, by_name};
@@ -78,7 +79,7 @@ async fn an_account_that_may_only_read_switches_nothing() {
     let credential = Credential { user: "reader".to_owned(), password: Secret::new(b"secret-of-reader".to_vec()) };
     let mut client = Redfish::new(emulator.redfish(), "127.0.0.1", credential, options).unwrap();
     assert_eq!(client.readings().await.unwrap().main.power, Power::On);
-    let refused = client.power(PowerCommand::Off).await;
+    let refused = client.power(PowerCommand::Off, ALWAYS).await;
     assert!(matches!(refused, Err(RedfishError::Forbidden { .. })), "{refused:?}");
     assert_eq!(emulator.handle().counted().offs, 0, "it never reached the machine");
     // Its own password it may change, and log out.

@@ -1,7 +1,8 @@
 //! Many BMCs at once through stations and the poller: pace, slow and dead ones, fences, sessions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use bmc::controller::{BmcError, Controller, Kind, Verb};
+use bmc::boot::{BootDevice, BootMode};
+use bmc::controller::{ALWAYS, BmcError, Controller, Guard, Kind, Verb};
 use bmc::ipmi::client::{Client, Patience as IpmiPatience};
 use bmc::ipmi::crypto::Suite;
 use bmc::ipmi::handshake::{Login, Privilege};
@@ -12,6 +13,7 @@ use bmc::{Power, PowerCommand, Secret};
 use bmc_emulator::{Certificate, Emulator, Misbehaviour, Setup, by_name};
 use machine::BmcFault;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -121,13 +123,13 @@ async fn a_fence_takes_a_slow_poll_away_at_once() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     emulator.handle().set(Misbehaviour::ThirtySecondsLate, false);
     let begun = Instant::now();
-    station.fence(true, Duration::from_secs(20), |bmc| bmc.power(PowerCommand::Off)).await.unwrap();
+    station.fence(true, Duration::from_secs(20), |bmc| bmc.power(PowerCommand::Off, ALWAYS)).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "the fence took {:?}", begun.elapsed());
     assert!(matches!(poll.await.unwrap(), Err(Skipped::Fence)));
     assert_eq!(emulator.handle().counted().offs, 1);
     // The next write keeps its distance.
     let again = Instant::now();
-    station.fence(true, Duration::from_secs(20), |bmc| bmc.power(PowerCommand::On)).await.unwrap();
+    station.fence(true, Duration::from_secs(20), |bmc| bmc.power(PowerCommand::On, ALWAYS)).await.unwrap();
     assert!(again.elapsed() >= Duration::from_millis(900), "the second write came after {:?}", again.elapsed());
 }
 
@@ -163,6 +165,39 @@ async fn a_fence_waits_for_no_write_and_no_pause_of_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_right_that_ends_before_a_write_leaves_keeps_it_back() {
+    let certificate = Certificate::make().unwrap();
+    let limit = Duration::from_secs(20);
+    for redfish in [false, true] {
+        let emulator = emulator(&certificate).await;
+        let (handle, trust) = (emulator.handle(), Trust::Pin(certificate.fingerprint()));
+        let dial: Box<dyn Dial> = if redfish {
+            Box::new(OverRedfish(emulator.redfish(), trust, Arc::default()))
+        } else {
+            Box::new(OverIpmi(emulator.ipmi(), "secret-of-a-bmc"))
+        };
+        let station = Station::new(dial);
+        let boot = handle.boot();
+        let read = AtomicU64::new(0);
+        // Notes what was sent before it was asked, and says no.
+        let ended: Guard<'_> = &|| {
+            read.store(handle.counted().requests, Ordering::SeqCst);
+            false
+        };
+        let off = station.fence(true, limit, |bmc| bmc.power(PowerCommand::Off, ended)).await;
+        assert!(matches!(off, Err(BmcError { kind: Kind::Unreachable, .. })), "{off:?}");
+        let first = read.load(Ordering::SeqCst);
+        assert!(first > 0, "it is asked after the login and all reads");
+        assert_eq!((handle.counted().requests, handle.counted().offs), (first, 0), "nothing is sent after it");
+        let set = station.fence(true, limit, |bmc| bmc.set_boot_once(&BootDevice::Pxe, BootMode::Uefi, ended)).await;
+        assert!(matches!(set, Err(BmcError { kind: Kind::Unreachable, .. })), "{set:?}");
+        let second = read.load(Ordering::SeqCst);
+        assert!(second > first, "it is asked after the reads of the boot settings");
+        assert_eq!((handle.counted().requests, handle.boot()), (second, boot), "nothing is sent after it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_password_is_tried_once() {
     let certificate = Certificate::make().unwrap();
     let emulator = emulator(&certificate).await;
@@ -172,7 +207,7 @@ async fn a_wrong_password_is_tried_once() {
     let credentials = emulator.handle().counted().credentials;
     for _ in 0..20 {
         assert!(matches!(station.poll(|bmc| bmc.readings()).await, Err(Skipped::Hold(_))));
-        let fence = station.fence(true, Duration::from_secs(2), |bmc| bmc.power(PowerCommand::Off)).await;
+        let fence = station.fence(true, Duration::from_secs(2), |bmc| bmc.power(PowerCommand::Off, ALWAYS)).await;
         assert!(matches!(fence, Err(BmcError { kind: Kind::Credential, .. })));
     }
     assert_eq!(emulator.handle().counted().credentials, credentials, "nothing more was sent");

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::command::Control;
 use super::error::IpmiError;
 use crate::boot::{BootDevice, BootLasts, BootMode, BootOverride, BootStage};
-use crate::controller::{BmcError, Controller, Identity, Kind, Verb};
+use crate::controller::{BmcError, Controller, Guard, Identity, Kind, Verb};
 use crate::health::{LogEntry, Sensor};
 use crate::power::PowerCommand;
 use crate::quirk::{Quirks, vendor_of_enterprise};
@@ -53,19 +53,32 @@ impl Controller for Client {
         Box::pin(async { Ok(Readings { main: self.reading().await?, beside: None }) })
     }
 
-    fn power(&mut self, command: PowerCommand) -> Verb<'_, ()> {
+    fn power<'a>(&'a mut self, command: PowerCommand, guard: Guard<'a>) -> Verb<'a, ()> {
         let control = match command {
             PowerCommand::On => Control::On,
             PowerCommand::Off => Control::Off,
             PowerCommand::GracefulOff => Control::Soft,
             PowerCommand::Interrupt => Control::Interrupt,
         };
-        Box::pin(async move { Ok(self.control(control).await?) })
+        Box::pin(async move {
+            if !guard() {
+                return Err(BmcError::withheld());
+            }
+            Ok(self.control(control).await?)
+        })
     }
 
-    fn set_boot_once<'a>(&'a mut self, device: &'a BootDevice, mode: BootMode) -> Verb<'a, BootOverride> {
+    fn set_boot_once<'a>(
+        &'a mut self,
+        device: &'a BootDevice,
+        mode: BootMode,
+        guard: Guard<'a>,
+    ) -> Verb<'a, BootOverride> {
         Box::pin(async move {
             let habit = self.boot_habit().await?;
+            if !guard() {
+                return Err(BmcError::withheld());
+            }
             Client::set_boot_once(self, device, mode, habit.disk).await?;
             let seen = Client::boot_override(self, habit).await?;
             if seen.device.as_ref() == Some(device) && seen.lasts != BootLasts::Disabled {

@@ -5,6 +5,7 @@ use super::error::RedfishError;
 use super::link::Link;
 use super::walk::Walk;
 use crate::boot::{BootDevice, BootLasts, BootMode, BootOverride};
+use crate::controller::Guard;
 use crate::health::tame;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -22,12 +23,18 @@ enum Form {
 }
 
 impl Redfish {
-    /// Sets what the machine boots from next time, once, and gives what reads back.
+    /// Sets what the machine boots from next time, once, and gives what reads back. The guard is asked right before it
+    /// leaves, after all that is read for it.
     ///
     /// # Errors
-    /// It is refused or not offered, or reads back as another device or as none. An override that reads back as lasting is
-    /// given, not an error: the caller must not boot on it.
-    pub async fn set_boot_once(&mut self, device: &BootDevice, mode: BootMode) -> Result<BootOverride, RedfishError> {
+    /// The guard withheld it, it is refused or not offered, or reads back as another device or as none. An override
+    /// that reads back as lasting is given, not an error: the caller must not boot on it.
+    pub async fn set_boot_once(
+        &mut self,
+        device: &BootDevice,
+        mode: BootMode,
+        guard: Guard<'_>,
+    ) -> Result<BootOverride, RedfishError> {
         let (system_link, system) = self.system().await?;
         let boot = system.walk().get("Boot");
         let target = self.target(device, boot)?;
@@ -38,7 +45,7 @@ impl Redfish {
         for _ in 0..3 {
             let link = if at_settings { settings.as_ref().unwrap_or(&system_link) } else { &system_link };
             let body = self.body(device, &target, boot, mode, form);
-            match self.patch(link, &body).await {
+            match self.patch_if(link, &body, guard).await {
                 Ok(written) => {
                     self.facts.boot_minimal |= form == Form::Minimal;
                     self.facts.boot_at_settings |= at_settings;

@@ -9,6 +9,7 @@ use super::message::Messages;
 use super::tls::{Fingerprint, Trust};
 use super::walk::{MEMBERS_MAX, Walk, parse};
 use crate::Secret;
+use crate::controller::{ALWAYS, Guard};
 use crate::quirk::Quirks;
 use base64::Engine as _;
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -96,6 +97,13 @@ impl Resource {
     pub(super) fn walk(&self) -> Walk<'_> {
         Walk::of(&self.value)
     }
+}
+
+/// What a write carries, and who says whether it may still leave.
+#[derive(Clone, Copy)]
+struct Load<'a> {
+    body: &'a Value,
+    guard: Guard<'a>,
 }
 
 /// What a write was answered with.
@@ -236,29 +244,55 @@ impl Redfish {
 
     /// Does an action. Sent once, never with `If-Match`: iDRAC answers that with 412 for ever.
     pub(super) async fn post(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
-        let response = self.ask(Method::POST, link, Vec::new(), Some(body)).await?;
+        self.post_if(link, body, ALWAYS).await
+    }
+
+    /// The same, if the guard lets it.
+    pub(super) async fn post_if(
+        &mut self,
+        link: &Link,
+        body: &Value,
+        guard: Guard<'_>,
+    ) -> Result<Written, RedfishError> {
+        let response = self.ask(Method::POST, link, Vec::new(), Some(Load { body, guard })).await?;
         Ok(self.written(&response))
     }
 
-    /// Does an action whose effect is read anyway: a late answer is not waited for.
-    pub(super) async fn post_and_read(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
+    /// Does an action whose effect is read anyway, if the guard lets it: a late answer is not waited for.
+    pub(super) async fn post_and_read(
+        &mut self,
+        link: &Link,
+        body: &Value,
+        guard: Guard<'_>,
+    ) -> Result<Written, RedfishError> {
         self.answer_within = Some(POWER_ANSWER);
-        let done = self.post(link, body).await;
+        let done = self.post_if(link, body, guard).await;
         self.answer_within = None;
         done
     }
 
     /// Changes a resource, with the ETag that this BMC wants; which one it wants is learned.
     pub(super) async fn patch(&mut self, link: &Link, body: &Value) -> Result<Written, RedfishError> {
+        self.patch_if(link, body, ALWAYS).await
+    }
+
+    /// The same, if the guard lets it.
+    pub(super) async fn patch_if(
+        &mut self,
+        link: &Link,
+        body: &Value,
+        guard: Guard<'_>,
+    ) -> Result<Written, RedfishError> {
+        let load = Load { body, guard };
         let mut tried = Vec::new();
         let mut next = Some(self.facts.etag);
         loop {
             let Some(etag_use) = next else {
                 // All forms were refused for their ETag.
-                return self.patch_with(link, body, EtagUse::None).await;
+                return self.patch_with(link, load, EtagUse::None).await;
             };
             tried.push(etag_use);
-            match self.patch_with(link, body, etag_use).await {
+            match self.patch_with(link, load, etag_use).await {
                 Ok(written) => {
                     self.facts.etag = etag_use;
                     return Ok(written);
@@ -273,7 +307,7 @@ impl Redfish {
         }
     }
 
-    async fn patch_with(&mut self, link: &Link, body: &Value, etag_use: EtagUse) -> Result<Written, RedfishError> {
+    async fn patch_with(&mut self, link: &Link, load: Load<'_>, etag_use: EtagUse) -> Result<Written, RedfishError> {
         let etag = match etag_use {
             EtagUse::None => None,
             EtagUse::Any => Some("*".to_owned()),
@@ -282,7 +316,7 @@ impl Redfish {
         };
         let value = etag.and_then(|etag| HeaderValue::from_str(&etag).ok());
         let headers = value.map(|value| (header::IF_MATCH, value)).into_iter().collect();
-        let response = self.ask(Method::PATCH, link, headers, Some(body)).await?;
+        let response = self.ask(Method::PATCH, link, headers, Some(load)).await?;
         Ok(self.written(&response))
     }
 
@@ -383,12 +417,12 @@ impl Redfish {
         method: Method,
         link: &Link,
         headers: Vec<(HeaderName, HeaderValue)>,
-        body: Option<&Value>,
+        load: Option<Load<'_>>,
     ) -> Result<Response, RedfishError> {
         if matches!(self.auth, Auth::None) {
             self.login().await?;
         }
-        let response = self.send(method.clone(), link, headers.clone(), body).await?;
+        let response = self.send(method.clone(), link, headers.clone(), load).await?;
         if response.status != StatusCode::UNAUTHORIZED {
             return self.judge(method.as_str(), link, response);
         }
@@ -397,13 +431,13 @@ impl Redfish {
             Auth::Session { .. } => {
                 self.keeper.0.forget();
                 self.login().await?;
-                let mut response = self.send(method.clone(), link, headers.clone(), body).await?;
+                let mut response = self.send(method.clone(), link, headers.clone(), load).await?;
                 // The login was accepted and its session is not: the password is right, sessions do not work here.
                 if response.status == StatusCode::UNAUTHORIZED && matches!(self.auth, Auth::Session { .. }) {
                     self.keeper.0.forget();
                     self.facts.basic_only = true;
                     self.auth = Auth::Basic;
-                    response = self.send(method.clone(), link, headers, body).await?;
+                    response = self.send(method.clone(), link, headers, load).await?;
                     return self.judge(method.as_str(), link, response);
                 }
                 if response.status == StatusCode::UNAUTHORIZED {
@@ -421,14 +455,14 @@ impl Redfish {
         method: Method,
         link: &Link,
         mut headers: Vec<(HeaderName, HeaderValue)>,
-        body: Option<&Value>,
+        load: Option<Load<'_>>,
     ) -> Result<Response, RedfishError> {
         match &self.auth {
             Auth::None => {}
             Auth::Session { session, .. } => headers.extend(secret_header(session.token.expose()).map(|v| (TOKEN, v))),
             Auth::Basic => headers.push((header::AUTHORIZATION, basic(&self.credential))),
         }
-        self.send_plain(method, link, headers, body).await
+        self.send_plain(method, link, headers, load).await
     }
 
     /// Sends as nobody, or as whoever the headers say.
@@ -437,10 +471,11 @@ impl Redfish {
         method: Method,
         link: &Link,
         headers: Vec<(HeaderName, HeaderValue)>,
-        body: Option<&Value>,
+        load: Option<Load<'_>>,
     ) -> Result<Response, RedfishError> {
-        let body = body.map(|value| value.to_string().into_bytes());
-        Ok(self.transport.send(Request { method, link, headers, body }, self.answer_within).await?)
+        let guard = load.map_or(ALWAYS, |load| load.guard);
+        let body = load.map(|load| load.body.to_string().into_bytes());
+        Ok(self.transport.send(Request { method, link, headers, body, guard }, self.answer_within).await?)
     }
 
     fn judge(&self, method: &str, link: &Link, response: Response) -> Result<Response, RedfishError> {
@@ -511,7 +546,8 @@ impl Redfish {
         };
         let password = Zeroizing::new(String::from_utf8_lossy(self.credential.password.expose()).into_owned());
         let body = json!({ "UserName": self.credential.user, "Password": password.as_str() });
-        let response = self.send_plain(Method::POST, &sessions, Vec::new(), Some(&body)).await;
+        let load = Load { body: &body, guard: ALWAYS };
+        let response = self.send_plain(Method::POST, &sessions, Vec::new(), Some(load)).await;
         drop_secret(body);
         let response = match response {
             Ok(response) => response,

@@ -2,7 +2,7 @@
 
 use super::client::Redfish;
 use crate::boot::{BootDevice, BootMode, BootOverride, BootStage};
-use crate::controller::{Controller, Identity, Verb};
+use crate::controller::{Controller, Guard, Identity, Verb};
 use crate::health::{LogEntry, Sensor};
 use crate::power::PowerCommand;
 use crate::reading::Readings;
@@ -26,12 +26,17 @@ impl Controller for Redfish {
         Box::pin(async { Ok(Redfish::readings(self).await?) })
     }
 
-    fn power(&mut self, command: PowerCommand) -> Verb<'_, ()> {
-        Box::pin(async move { Ok(Redfish::power(self, command).await?) })
+    fn power<'a>(&'a mut self, command: PowerCommand, guard: Guard<'a>) -> Verb<'a, ()> {
+        Box::pin(async move { Ok(Redfish::power(self, command, guard).await?) })
     }
 
-    fn set_boot_once<'a>(&'a mut self, device: &'a BootDevice, mode: BootMode) -> Verb<'a, BootOverride> {
-        Box::pin(async move { Ok(Redfish::set_boot_once(self, device, mode).await?) })
+    fn set_boot_once<'a>(
+        &'a mut self,
+        device: &'a BootDevice,
+        mode: BootMode,
+        guard: Guard<'a>,
+    ) -> Verb<'a, BootOverride> {
+        Box::pin(async move { Ok(Redfish::set_boot_once(self, device, mode, guard).await?) })
     }
 
     fn boot_override(&mut self) -> Verb<'_, BootOverride> {

@@ -6,6 +6,7 @@ use super::http::{Patience, Request, Transport};
 use super::link::{Link, Origin};
 use super::tls::Fingerprint;
 use super::walk::{Walk, parse};
+use crate::controller::ALWAYS;
 use crate::health::tame;
 use hyper::Method;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ pub struct Greeting {
 async fn ask(transport: &mut Transport, path: &str) -> Result<(u16, Vec<u8>), RedfishError> {
     let address = transport.address();
     let link = Link::path(path).map_err(|reason| RedfishError::BadLink { address, reason })?;
-    let request = Request { method: Method::GET, link: &link, headers: Vec::new(), body: None };
+    let request = Request { method: Method::GET, link: &link, headers: Vec::new(), body: None, guard: ALWAYS };
     let response = transport.send(request, None).await?;
     Ok((response.status.as_u16(), response.body.to_vec()))
 }

@@ -5,6 +5,7 @@ use super::link::{Link, Origin};
 use super::tls::{Fingerprint, Tls, Trust};
 use super::unclean::Unclean;
 use super::walk::BODY_BYTES_MAX;
+use crate::controller::Guard;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
@@ -97,6 +98,14 @@ pub enum HttpError {
         /// It was to change something.
         changes: bool,
     },
+    /// Its guard let it leave no more: not a byte of it was sent.
+    #[error("{address}: {request} was not sent: it may not leave any more")]
+    Withheld {
+        /// Where to.
+        address: SocketAddr,
+        /// What was to be asked.
+        request: String,
+    },
     /// We made a request that cannot be written.
     #[error("the request {request} cannot be written: {reason}")]
     Request {
@@ -121,6 +130,8 @@ pub(super) struct Request<'a> {
     pub(super) link: &'a Link,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Option<Vec<u8>>,
+    /// Asked when the connection is open, before the first byte.
+    pub(super) guard: Guard<'a>,
 }
 
 /// What came back.
@@ -208,6 +219,7 @@ impl Transport {
         let name = format!("{} {}", request.method, request.link);
         let repeatable = request.method == Method::GET;
         let mut reused = self.open.is_some();
+        let guard = request.guard;
         let mut request = self.build(request, &name)?;
         loop {
             let mut open = match self.open.take() {
@@ -220,6 +232,10 @@ impl Transport {
                     })??
                 }
             };
+            // Here and no earlier: a connection to a BMC may take seconds.
+            if !guard() {
+                return Err(HttpError::Withheld { address: self.address, request: name });
+            }
             let spare = repeatable.then(|| request.clone());
             let sent = timeout(limit, exchange(&mut open, request, self.address, &name)).await;
             match (sent, spare) {

@@ -5,10 +5,14 @@ use super::client::Redfish;
 use super::error::RedfishError;
 use super::link::Link;
 use super::walk::Walk;
+use crate::controller::Guard;
 use crate::health::tame;
 use crate::reading::{OffCause, Power, Reading, Source};
 use serde_json::json;
 use std::time::Instant;
+
+/// Watts that an outlet may measure while nothing flows.
+const NOISE_WATTS: f64 = 2.0;
 
 /// An outlet as it reads.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +23,14 @@ pub struct Outlet {
     pub name: String,
     /// What flows, in watts.
     pub watts: Option<f64>,
+}
+
+impl Outlet {
+    /// Whether current flows for certain, whatever its state says.
+    #[must_use]
+    pub fn flows(&self) -> bool {
+        flows(self.watts)
+    }
 }
 
 impl Redfish {
@@ -33,23 +45,23 @@ impl Redfish {
         let word = super::power::power(walk.get("PowerState").text());
         let watts = watts(walk);
         // It says off, and something flows: not off.
-        let power = if word == Power::Off && watts.is_some_and(|watts| watts > 2.0) { Power::Unknown } else { word };
+        let power = if word == Power::Off && flows(watts) { Power::Unknown } else { word };
         let (at, source, off_cause) = (Instant::now(), Source::Outlet, OffCause::Unknown);
         let reading = Reading { at, source, identity: None, power, off_cause };
         let name = walk.get("Name").text().or(walk.get("Id").text()).map(tame).unwrap_or_default();
         Ok(Outlet { reading, name, watts })
     }
 
-    /// Switches an outlet. Its effect is read, not believed.
+    /// Switches an outlet. Its effect is read, not believed. The guard is asked right before the command leaves.
     ///
     /// # Errors
-    /// It is refused.
-    pub async fn switch_outlet(&mut self, resource: &str, on: bool) -> Result<(), RedfishError> {
+    /// The guard withheld it, or it is refused.
+    pub async fn switch_outlet(&mut self, resource: &str, on: bool, guard: Guard<'_>) -> Result<(), RedfishError> {
         let link = self.link(resource)?;
         let outlet = self.get(&link).await?;
         let target = self.outlet_target(&link, outlet.walk())?;
         let word = if on { "On" } else { "Off" };
-        self.post(&target, &json!({ "PowerState": word })).await.map(drop)
+        self.post_if(&target, &json!({ "PowerState": word }), guard).await.map(drop)
     }
 
     fn outlet_target(&self, link: &Link, outlet: Walk<'_>) -> Result<Link, RedfishError> {
@@ -84,6 +96,10 @@ impl Redfish {
         }
         Ok(found)
     }
+}
+
+fn flows(watts: Option<f64>) -> bool {
+    watts.is_some_and(|watts| watts > NOISE_WATTS)
 }
 
 fn watts(outlet: Walk<'_>) -> Option<f64> {

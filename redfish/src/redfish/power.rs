@@ -4,6 +4,7 @@ use super::client::Redfish;
 use super::error::RedfishError;
 use super::link::Link;
 use super::walk::Walk;
+use crate::controller::Guard;
 use crate::power::PowerCommand;
 use crate::reading::{OffCause, Power, Reading, Readings, Source};
 use serde_json::json;
@@ -79,12 +80,13 @@ impl Redfish {
         Some(Reading { at, source, identity, power: power(Some(word)), off_cause: OffCause::Unknown })
     }
 
-    /// Sends a power command, once, in the first form that this BMC does not refuse as unknown.
+    /// Sends a power command, once, in the first form that this BMC does not refuse as unknown. The guard is asked
+    /// right before it leaves, after all that is read for it.
     ///
     /// # Errors
-    /// It was refused, or its answer was lost. In both cases the power is to be read before anything else is concluded:
-    /// an off of what is off already is refused by many.
-    pub async fn power(&mut self, command: PowerCommand) -> Result<(), RedfishError> {
+    /// The guard withheld it, it was refused, or its answer was lost. In the last two cases the power is to be read
+    /// before anything else is concluded: an off of what is off already is refused by many.
+    pub async fn power(&mut self, command: PowerCommand, guard: Guard<'_>) -> Result<(), RedfishError> {
         let (link, system) = self.system().await?;
         let action = system.walk().at(&["Actions", "#ComputerSystem.Reset"]);
         let target = match action.get("target").text() {
@@ -98,7 +100,7 @@ impl Redfish {
             if !listed || self.facts.reset_refused.contains(*reset) {
                 continue;
             }
-            match self.post_and_read(&target, &json!({ "ResetType": reset })).await {
+            match self.post_and_read(&target, &json!({ "ResetType": reset }), guard).await {
                 Ok(_) => return Ok(()),
                 Err(why @ RedfishError::Refused { .. }) => {
                     // Off and On stay allowed: a refusal may have been of the moment.

@@ -3,7 +3,7 @@
 use crate::cli::Usage;
 use crate::cli::output::{Exit, Format, data, json, talk};
 use bmc::boot::{BootDevice, BootLasts, BootMode, BootOverride};
-use bmc::controller::Controller;
+use bmc::controller::{ALWAYS, Controller};
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -76,7 +76,7 @@ pub(super) async fn run(
         talk(&format!("inserted in {drive}"));
     }
     let mode = if legacy { BootMode::Legacy } else { BootMode::Uefi };
-    let seen = bmc.set_boot_once(&device, mode).await?;
+    let seen = bmc.set_boot_once(&device, mode, ALWAYS).await?;
     show(&seen, output)?;
     Ok(match seen.lasts {
         BootLasts::Once | BootLasts::Unknown => Exit::Ok,

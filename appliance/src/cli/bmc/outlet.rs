@@ -4,6 +4,7 @@ use super::place::{OPERATOR, Opened, Place};
 use crate::cli::Usage;
 use crate::cli::output::{Exit, Format, data, json, talk};
 use bmc::Power;
+use bmc::controller::ALWAYS;
 use bmc::endpoint::Protocol;
 use bmc::redfish::{Outlet, Redfish};
 use clap::ValueEnum;
@@ -62,7 +63,7 @@ async fn work(client: &mut Redfish, what: What, outlet: &str, output: Format) ->
         What::On => Power::On,
         What::Off => Power::Off,
     };
-    client.switch_outlet(outlet, wanted == Power::On).await?;
+    client.switch_outlet(outlet, wanted == Power::On, ALWAYS).await?;
     let begun = Instant::now();
     let mut seen = client.outlet(outlet).await?;
     while seen.reading.power != wanted && begun.elapsed() < EFFECT {

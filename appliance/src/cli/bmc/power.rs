@@ -2,7 +2,7 @@
 
 use crate::act::bmc_reading::bridge;
 use crate::cli::output::{Exit, Format, data, json, talk};
-use bmc::controller::{BmcError, Controller, Kind};
+use bmc::controller::{ALWAYS, BmcError, Controller, Kind};
 use bmc::{Power, PowerCommand, Readings};
 use clap::ValueEnum;
 use healing::fence::{Cause, NotProven, Reading, ReadingSource, Verdict, judge};
@@ -94,7 +94,7 @@ pub(super) async fn run(client: &mut dyn Controller, what: What, output: Format)
             on(client, output).await
         }
         What::GracefulOff => {
-            client.power(PowerCommand::GracefulOff).await?;
+            client.power(PowerCommand::GracefulOff, ALWAYS).await?;
             let last = until(client, Power::Off, GRACEFUL).await?;
             let reached = last == Power::Off;
             status(last, output)?;
@@ -104,7 +104,7 @@ pub(super) async fn run(client: &mut dyn Controller, what: What, output: Format)
             Ok(if reached { Exit::Ok } else { Exit::Failed })
         }
         What::Nmi => {
-            client.power(PowerCommand::Interrupt).await?;
+            client.power(PowerCommand::Interrupt, ALWAYS).await?;
             Ok(Exit::Ok)
         }
     }
@@ -204,7 +204,7 @@ impl Order {
             return Ok(());
         }
         self.left -= 1;
-        let sent = tokio::time::timeout_at(end.into(), client.power(self.command)).await;
+        let sent = tokio::time::timeout_at(end.into(), client.power(self.command, ALWAYS)).await;
         self.sent_at = Some(Instant::now());
         let sent = sent.unwrap_or_else(|_| Err(BmcError::new(Kind::Unknown, "no answer to the command in time")));
         match sent {

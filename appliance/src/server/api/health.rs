@@ -84,9 +84,10 @@ fn api_away(away_ms: Millis) -> Value {
 }
 
 fn counts(appliance: &Appliance) -> BTreeMap<&'static str, usize> {
+    let now = appliance.time.now().elapsed;
     let mut counts = BTreeMap::new();
     for view in appliance.inbox.views.hosts() {
-        *counts.entry(hosts::state(&view)).or_insert(0) += 1;
+        *counts.entry(hosts::state(&view, now)).or_insert(0) += 1;
     }
     counts
 }

@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use healing::explain::Explanation;
 use healing::time::Elapsed;
-use healing::world::host::{Host, Lifecycle, Link, Role, SpareProof};
+use healing::world::host::{Host, Lifecycle, Link, Marks, Role, SpareProof};
 use healing::world::incident::Incident;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ impl From<&Explanation> for Why {
 
 /// A state in one word, the gravest first.
 #[must_use]
-pub fn state(view: &HostView) -> &'static str {
+pub fn state(view: &HostView, now: Elapsed) -> &'static str {
     let host = &view.host;
     match host.lifecycle {
         Lifecycle::Retired => "retired",
@@ -67,7 +67,7 @@ pub fn state(view: &HostView) -> &'static str {
             () if view.incident.as_ref().is_some_and(Incident::of_spare) => "taking-a-place",
             () if view.incident.is_some() => "ill",
             () if host.marks.paused => "paused",
-            () if host.marks.maintenance_until.is_some() => "maintenance",
+            () if in_maintenance(&host.marks, now) => "maintenance",
             () if !host.serves() => "spare",
             () if host.ready() => "ready",
             () => "not-ready",
@@ -75,10 +75,16 @@ pub fn state(view: &HostView) -> &'static str {
     }
 }
 
+/// Whether its window of maintenance is open, as the gate asks. One that ran out stays in the record until the next.
+fn in_maintenance(marks: &Marks, now: Elapsed) -> bool {
+    marks.maintenance_until.is_some_and(|until| now < until)
+}
+
 /// Why nothing is done for a host that is not well, where the decisions had no occasion to say so: what holds for the site, its
 /// cluster or its record (rule 56).
 fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
-    if matches!(state(view), "ready" | "spare" | "retired") {
+    let now = appliance.time.now().elapsed;
+    if matches!(state(view, now), "ready" | "spare" | "retired") {
         return None;
     }
     let why = |rule: u8, code: &str, sentence: String| Some(Why { rule: Some(rule), code: code.to_owned(), sentence });
@@ -86,11 +92,7 @@ fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
     let host = &view.host;
     let cluster = host.cluster.and_then(|id| scopes.clusters.get(&id));
     if let Some(only) = &site.observe_only {
-        return why(
-            45,
-            "observe-only",
-            format!("nothing is touched: {}", observes(only, appliance.time.now().elapsed)),
-        );
+        return why(45, "observe-only", format!("nothing is touched: {}", observes(only, now)));
     }
     if site.blind_since.is_some() {
         return why(4, "blind", "own sight is in doubt: nobody is acted on until it is good again".to_owned());
@@ -98,7 +100,7 @@ fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
     if site.paused || cluster.is_some_and(|cluster| cluster.paused) || host.marks.paused {
         return why(49, "paused", "a person paused it (`rackmedic resume` ends it)".to_owned());
     }
-    if host.marks.maintenance_until.is_some() {
+    if in_maintenance(&host.marks, now) {
         return why(50, "maintenance", "it is in maintenance".to_owned());
     }
     if let Some(cluster) = cluster.filter(|cluster| !cluster.armed) {
@@ -143,7 +145,7 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
     Row {
         name: name.to_owned(),
         role: kebab(&format!("{role:?}")),
-        state: state(view),
+        state: state(view, appliance.time.now().elapsed),
         link: kebab(&format!("{link:?}")),
         power: kebab(&format!("{:?}", assessment.power)),
         network: kebab(&format!("{:?}", assessment.network)),
@@ -261,4 +263,17 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
         });
     }
     Ok(Json(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_of_maintenance_that_ran_out_is_none() {
+        let marks = Marks { maintenance_until: Some(Elapsed(2_000)), ..Marks::default() };
+        assert!(in_maintenance(&marks, Elapsed(1_999)));
+        assert!(!in_maintenance(&marks, Elapsed(2_000)), "the gate acts again from there");
+        assert!(!in_maintenance(&Marks::default(), Elapsed(0)));
+    }
 }
