@@ -8,6 +8,7 @@ use crate::explain::Explanation;
 use crate::gate::{self, Moment};
 use crate::plan::ladder;
 use crate::rules::Rules;
+use crate::signal::Source;
 use crate::time::{MINUTE, SECOND};
 use crate::world::host::remember;
 use crate::world::incident::{Diagnosis, End, Phase, Reservation, Rung};
@@ -44,10 +45,13 @@ pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
 /// given up for a boot too late, or on which no pod would run (rule 42).
 fn well_again<R: Rules>(case: &mut Case<'_, R>) {
     let boot = case.host.assessment.node.map(|node| node.boot);
-    let cut = case
-        .incident
-        .as_ref()
-        .is_some_and(|i| i.timings.off_ordered.is_some() && (boot.is_none() || boot != i.boot_before));
+    // What its Node said before the off says nothing about the boot that runs now.
+    let heard = case.view.evidence.slot(Source::Node).latest().map(|run| run.last);
+    let ready = case.host.ready();
+    let cut = case.incident.as_ref().is_some_and(|i| {
+        let still = |off| ready && boot.is_some() && boot == i.boot_before && heard.is_some_and(|at| at > off);
+        i.timings.off_ordered.is_some_and(|off| !still(off))
+    });
     if !cut || !case.enforces(42) {
         finish::withdraw(case, End::Aborted);
         return;
