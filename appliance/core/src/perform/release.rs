@@ -54,6 +54,7 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
     let rules_27 = run.enforces(27);
     let (enforces_25, enforces_26, enforces_29) = (run.enforces(25), run.enforces(26), run.enforces(29));
     let State::Release(state) = &mut run.state else { return failed(Failure::Invalid, &[], false) };
+    state.last_off.get_or_insert(proven_at);
 
     if *observation == Observation::Begin && rules_23 && now.elapsed.since(proven_at) > PROOF_AGE_MS {
         return failed(Failure::Invalid, &[], false);
@@ -70,7 +71,11 @@ pub(super) fn next<R: Rules>(run: &mut StepRun<R>, observation: &Observation, no
                 match reply {
                     Reply::Flag(true) => state.last_off = Some(now.elapsed),
                     Reply::Flag(false) if enforces_29 => return stop(state, Failure::CameBack, false),
-                    _ => {}
+                    _ => {
+                        if let Some(why) = unheard(state, witness, now).filter(|_| enforces_29) {
+                            return stop(state, why, false);
+                        }
+                    }
                 }
             }
             (Call::Bmc(_, BmcCall::ReadPower), reply) => {
@@ -170,15 +175,15 @@ fn power(
                 Power::On | Power::Transitioning => Some(Failure::CameBack),
             }
         }
-        // A BMC that fell silent contradicts nothing for as long as the last Off is fresh; with outlets or a human as
-        // witness it never spoke.
+        // A witness that fell silent contradicts nothing for as long as its last Off is fresh, from the proof on; of a human
+        // there is none.
         _ => unheard(state, witness, now),
     }
 }
 
 fn unheard(state: &Release, witness: Witness, now: Now) -> Option<Failure> {
-    let fresh = state.last_off.is_none_or(|at| now.elapsed.since(at) <= PROOF_AGE_MS);
-    (witness == Witness::Bmc && !fresh).then_some(Failure::BmcSilent)
+    let fresh = state.last_off.is_some_and(|at| now.elapsed.since(at) <= PROOF_AGE_MS);
+    (witness != Witness::Human && !fresh).then_some(Failure::BmcSilent)
 }
 
 /// A call of the release succeeded; `Some` = what comes next is not simply the next piece of work.
