@@ -77,7 +77,7 @@ fn default_data_dir() -> PathBuf {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ApiFile {
-    #[serde(default = "default_listen")]
+    #[serde(default = "default_listen", deserialize_with = "address_with_port")]
     listen: SocketAddr,
     #[serde(default)]
     unauthenticated_and_read_only: bool,
@@ -93,6 +93,12 @@ impl Default for ApiFile {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 8420))
+}
+
+fn address_with_port<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(from)?;
+    let wrong = || format!("`{text}` is no address with a port: write it like 127.0.0.1:8420 or [::1]:8420");
+    text.parse().map_err(|_| serde::de::Error::custom(wrong()))
 }
 
 #[derive(Deserialize)]
@@ -437,6 +443,7 @@ api = "https://10.0.0.11:6443"
     fn what_is_wrong_is_said_with_line_column_and_key() {
         for (from, to, says) in [
             ("[api]\n", "[api]\nlisten_on = 1\n", "rackmedic.toml:5:1: unknown field `listen_on`"),
+            ("127.0.0.1:8420", "127.0.0.1", "rackmedic.toml:5:10: `127.0.0.1` is no address with a port"),
             ("127.0.0.1:8420", "0.0.0.0:8420", "rackmedic.toml:5:1: api.listen: 0.0.0.0:8420 is not on loopback"),
             ("interface = \"eth0\"\n", "", "rackmedic.toml:7:1: watch[0].interface: missing"),
             ("reference = [", "reference = [] #", "rackmedic.toml:10:1: watch[0].reference: missing"),
