@@ -63,7 +63,7 @@ pub(crate) fn a_dead_host_is_replaced_by_a_spare(scene: &mut Scene) {
         (web.len() == 3 && db.len() == 1 && web.iter().chain(&db).all(|(_, node)| *node != victim)).then_some(())
     });
     let dead = scene.appliance().host(&victim);
-    assert_eq!(dead["state"], "quarantined", "{dead:#}");
+    assert_eq!((&dead["state"], &dead["explanation"]["rule"]), (&"quarantined".into(), &43.into()), "{dead:#}");
     eprintln!("| the dead host | {} |", dead["explanation"]);
 }
 

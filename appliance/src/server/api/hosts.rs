@@ -90,6 +90,14 @@ fn stands_back(appliance: &Appliance, view: &HostView) -> Option<Why> {
     let why = |rule: u8, code: &str, sentence: String| Some(Why { rule: Some(rule), code: code.to_owned(), sentence });
     let (site, scopes) = (appliance.inbox.views.site(), appliance.inbox.views.scopes());
     let host = &view.host;
+    if matches!(host.lifecycle, Lifecycle::Quarantined { .. }) {
+        let sentence = format!(
+            "it is in quarantine, cordoned, with its evidence kept: nothing is done with it until a person returns it \
+             (`rackmedic host return {}`)",
+            host.name
+        );
+        return why(43, "quarantined", sentence);
+    }
     let cluster = host.cluster.and_then(|id| scopes.clusters.get(&id));
     if let Some(only) = &site.observe_only {
         return why(45, "observe-only", format!("nothing is touched: {}", observes(only, now)));
