@@ -128,6 +128,16 @@ pub const SECOND_THOUGHTS: &[Scene] = &[
         ..PLAIN
     },
     Scene {
+        name: "denied while switching on waits for approval",
+        rule: 31,
+        play: |s| {
+            s.fault(BEGIN, Fault::PodsStay { lasts_ms: HOUR }, Some(6));
+            s.fault(BEGIN, Fault::PowerLost { cause: OffCause::Button, returns_ms: None }, Some(6));
+            s.order(BEGIN + 25 * MINUTE, Operator::Deny { incident: IncidentId(1) });
+        },
+        ..PLAIN
+    },
+    Scene {
         name: "denied while a replacement waits for approval",
         rule: 51,
         hours: 3,

@@ -320,4 +320,9 @@ fn a_person_who_says_no_ends_the_ladder_where_it_stands() {
     let (simulation, text) = story(scene.expect("a scene"));
     let end = simulation.stats().incidents.iter().find(|i| i.host == ILL).and_then(|i| i.end);
     assert_eq!((end, simulation.reality.power(ILL)), (Some(End::Aborted), Power::On), "{text}");
+    // What others switched off stays off.
+    let scene = SECOND_THOUGHTS.iter().find(|s| s.name == "denied while switching on waits for approval");
+    let (simulation, text) = story(scene.expect("a scene"));
+    let end = simulation.stats().incidents.iter().find(|i| i.host == ILL).and_then(|i| i.end);
+    assert_eq!((end, simulation.reality.power(ILL)), (Some(End::Aborted), Power::Off), "{text}");
 }

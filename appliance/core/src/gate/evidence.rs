@@ -80,7 +80,7 @@ pub(super) fn rebooting<R: Rules>(case: &Case<'_, R>) -> Answer {
         BootStage::FirmwareTask => {
             return Err(Explanation::refusal(33, "firmware-task", "a firmware task runs: no power until it ends"));
         }
-        BootStage::ShuttingDown | BootStage::Post if !stands_still(case) => {
+        BootStage::ShuttingDown | BootStage::Post if !stands_still(case, seen.stage) => {
             return Err(Explanation::refusal(
                 33,
                 "booting",
@@ -97,11 +97,11 @@ pub(super) fn rebooting<R: Rules>(case: &Case<'_, R>) -> Answer {
     Ok(())
 }
 
-/// The boot progress has said the same for longer than a boot may take: it hangs there, or its BMC tells no more.
-fn stands_still<R: Rules>(case: &Case<'_, R>) -> bool {
+/// The boot progress has said this very stage for longer than a boot may take: it hangs there, or its BMC tells no more.
+fn stands_still<R: Rules>(case: &Case<'_, R>, stage: BootStage) -> bool {
     let budget = case.host.history.boot_budget_ms(&case.world.limits);
     let told = case.view.evidence.slot(Source::BootProgress).latest();
-    told.is_some_and(|run| case.since(run.first) >= budget)
+    told.is_some_and(|run| run.seen == Seen::Stage(stage) && case.since(run.first) >= budget)
 }
 
 /// Rules 1 and 2: two planes say ill, by at least three samples each, the network plane meaning silent; or the longer
@@ -455,7 +455,7 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
             "the API did not answer the last look: nothing is done without it",
         ));
     }
-    let moves = matches!(look.stage, BootStage::ShuttingDown | BootStage::Post) && !stands_still(case);
+    let moves = matches!(look.stage, BootStage::ShuttingDown | BootStage::Post) && !stands_still(case, look.stage);
     if case.enforces(33) && (look.stage == BootStage::FirmwareTask || moves) {
         return Err(Explanation::refusal(
             33,

@@ -45,12 +45,12 @@ pub(super) fn suspected<R: Rules>(case: &mut Case<'_, R>) {
 /// given up for a boot too late, or on which no pod would run (rule 42).
 fn well_again<R: Rules>(case: &mut Case<'_, R>) {
     let boot = case.host.assessment.node.map(|node| node.boot);
-    // What its Node said before the off says nothing about the boot that runs now.
+    // What its Node said before the off says nothing about the boot that runs now; nor does its boot if it was proven off.
     let heard = case.view.evidence.slot(Source::Node).latest().map(|run| run.last);
     let ready = case.host.ready();
     let cut = case.incident.as_ref().is_some_and(|i| {
         let still = |off| ready && boot.is_some() && boot == i.boot_before && heard.is_some_and(|at| at > off);
-        i.timings.off_ordered.is_some_and(|off| !still(off))
+        i.timings.off_ordered.is_some_and(|off| i.timings.proven_off.is_some() || !still(off))
     });
     if !cut || !case.enforces(42) {
         finish::withdraw(case, End::Aborted);

@@ -14,7 +14,8 @@ pub(super) fn withdraw<R: Rules>(case: &mut Case<'_, R>, end: End) {
         incident.ending = Some(end);
         incident.reservation = None;
     }
-    if case.host.our_cordon.is_none() && case.host.our_taint.is_none() && case.host.held_off.is_none() {
+    let open = case.incident.as_ref().is_some_and(|i| i.ticket_open);
+    if case.host.our_cordon.is_none() && case.host.our_taint.is_none() && case.host.held_off.is_none() && !open {
         super::end(case, end);
     } else {
         case.go(Phase::Withdrawing);
@@ -23,8 +24,8 @@ pub(super) fn withdraw<R: Rules>(case: &mut Case<'_, R>, end: End) {
 
 /// Takes the marks away: a host that we hold off is started first.
 pub(super) fn withdrawing<R: Rules>(case: &mut Case<'_, R>) {
-    if case.incident.as_ref().is_some_and(|i| i.fence.found_off) && case.enforces(31) {
-        // Others switched it off: it stays as they left it.
+    if case.incident.as_ref().is_some_and(|i| i.fence.found_off && !i.fence.outlets_off) && case.enforces(31) {
+        // Others switched it off: it stays as they left it, unless its outlets are cut, which is our doing.
         case.host.held_off = None;
     }
     let forbidden = gate::outside_forbidden(case).err();

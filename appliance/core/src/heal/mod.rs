@@ -126,8 +126,14 @@ fn declined<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
             | Phase::Proving
             | Phase::HeldOff
             | Phase::Arming
-            | Phase::Promoting
+            | Phase::Rejoining
     );
+    let stands = match phase {
+        // A spare that starts already is on its way.
+        Phase::Promoting => case.incident.as_ref().is_some_and(|i| i.booted_at.is_none()),
+        Phase::PoweringOn => power_on::may_start_found_off(case).is_err(),
+        _ => stands,
+    };
     let heals = case.incident.as_ref().is_some_and(|i| i.denied && !i.of_spare() && !i.drills());
     if !(stands && heals) {
         return false;

@@ -42,7 +42,7 @@ pub(super) fn held_off<R: Rules>(case: &mut Case<'_, R>) {
 
 /// Rule 31, of a host that was found off and is to be started as it is. Asked by whoever is about to, however it came there:
 /// its workloads may be released, or not gone in time, or the API away. An install has a permit of its own.
-fn may_start_found_off<R: Rules>(case: &Case<'_, R>) -> Result<(), Explanation> {
+pub(super) fn may_start_found_off<R: Rules>(case: &Case<'_, R>) -> Result<(), Explanation> {
     let found = case.incident.as_ref().is_some_and(|i| i.fence.found_off && i.current_rung() == Rung::PowerCycle);
     if !found || !case.enforces(31) || started_by_itself(case) {
         return Ok(());

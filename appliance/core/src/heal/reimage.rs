@@ -182,7 +182,9 @@ pub(super) fn node_is_back<R: Rules>(case: &mut Case<'_, R>) {
 /// pause, a person's system that runs again, the end of it all) must not meet an installer. Returns whether it is closed
 /// first.
 pub(super) fn closes_ticket<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
-    let needed = matches!(phase, Phase::Arming | Phase::PoweringOn | Phase::Installing);
+    // Who is stopped on the way there meets no installer either, whoever presses the button meanwhile.
+    let stopped = gate::paused_here(case).is_err() || case.incident.as_ref().is_some_and(|i| i.denied);
+    let needed = phase == Phase::Installing || (matches!(phase, Phase::Arming | Phase::PoweringOn) && !stopped);
     // These close it themselves, as their last act.
     let closing = matches!(phase, Phase::Concluding | Phase::GivingUp);
     let standby = case.site().observe_only == Some(ObserveOnly::Standby);
@@ -239,11 +241,7 @@ fn install_failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
     for version in case.host.versions.clone() {
         case.blame_version(version);
     }
-    let limits = &case.world.limits;
-    let again = case.incident.as_ref().and_then(|i| i.reservation.as_ref()).is_some_and(|r| {
-        (u64::from(r.installs) < limits.installs_max || !case.rules.enforces(Rule(38)))
-            && u64::from(r.power_steps) < limits.power_steps_max
-    });
+    let again = may_install_again(case);
     if let Some(incident) = &mut case.incident {
         incident.ticket_at = None;
     }
@@ -253,6 +251,30 @@ fn install_failed<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
     } else {
         next_rung(case, why);
     }
+}
+
+/// The image is on, but the credential that lies on its disk has run out and may not live longer: it is installed once more, or
+/// that was its last install.
+pub(super) fn cannot_join<R: Rules>(case: &mut Case<'_, R>) {
+    let why = Explanation::refusal(40, "cannot-join", "the join credential on its disk can no longer be used");
+    let again = may_install_again(case);
+    if let Some(incident) = &mut case.incident {
+        incident.installed = false;
+    }
+    case.tell(Loudness::Page, why.clone());
+    if again {
+        case.go(Phase::Proving);
+    } else {
+        next_rung(case, why);
+    }
+}
+
+fn may_install_again<R: Rules>(case: &Case<'_, R>) -> bool {
+    let limits = &case.world.limits;
+    case.incident.as_ref().and_then(|i| i.reservation.as_ref()).is_some_and(|r| {
+        (u64::from(r.installs) < limits.installs_max || !case.rules.enforces(Rule(38)))
+            && u64::from(r.power_steps) < limits.power_steps_max
+    })
 }
 
 /// The image is on; the credential is minted late, for one node, and the host starts (rule 40).

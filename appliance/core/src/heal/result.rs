@@ -239,6 +239,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             ));
         }
         Intent::MintCredential(_) if why == Failure::CameBack => reimage::node_is_back(case),
+        Intent::MintCredential(_) if why == Failure::ApiRefused && refused_long(case) => reimage::cannot_join(case),
         Intent::MintCredential(_) => case.wait(refused("mint-failed", "the join credential could not be minted")),
         Intent::Promote(spare) => {
             if why == Failure::WrongMachine
@@ -270,6 +271,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             ));
         }
         Intent::CloseTicket(_) if matches!(phase, Some(Phase::Concluding | Phase::GivingUp)) => ticket_closed(case),
+        Intent::CloseTicket(_) if ticket_is_over(case) => ticket_closed(case),
         // With it open the host would be written as soon as it is on: it is not switched on before.
         Intent::CloseTicket(_) => {
             case.wait(refused("ticket-stays", "its boot ticket could not be closed"));
@@ -279,13 +281,26 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
 }
 
 fn ticket_closed<R: Rules>(case: &mut Case<'_, R>) {
-    if let Some(incident) = &mut case.incident {
-        incident.ticket_open = false;
-        incident.ticket_at = None;
-        if matches!(incident.phase, Phase::Concluding | Phase::GivingUp) {
-            incident.job = None;
-        }
+    let Some(incident) = &mut case.incident else { return };
+    incident.ticket_open = false;
+    incident.ticket_at = None;
+    match incident.phase {
+        Phase::Concluding | Phase::GivingUp => incident.job = None,
+        // It was stopped on its way to the installer: if it may go on, that is by another job, under a new proof.
+        Phase::Arming | Phase::PoweringOn => case.go(Phase::Proving),
+        _ => {}
     }
+}
+
+/// The ticket that cannot be closed has run out by itself: whoever has not said hello within its time is not answered.
+fn ticket_is_over<R: Rules>(case: &Case<'_, R>) -> bool {
+    let opened = case.incident.as_ref().map(|i| i.ticket_at.unwrap_or(i.phase_since));
+    opened.is_some_and(|at| case.since(at) >= case.world.limits.ticket_ms)
+}
+
+/// What this phase needs is refused for as long as rule 25 gives a release.
+fn refused_long<R: Rules>(case: &Case<'_, R>) -> bool {
+    case.incident.as_ref().is_some_and(|i| case.since(i.phase_since) >= case.world.limits.release_ms)
 }
 
 fn back_to_suspicion<R: Rules>(case: &mut Case<'_, R>, why: Explanation) {
@@ -364,7 +379,7 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
     }
 }
 
-/// The API has refused the release for as long as rule 25 keeps a host off: whatever refuses will refuse again. Only a host
+/// The release has failed for as long as rule 25 keeps a host off: whatever hinders it will hinder it again. Only a host
 /// that is to be started anyway is started without its release: of one that is reimaged or replaced the pods must be gone
 /// first (rule 36).
 fn refused_for_good<R: Rules>(case: &mut Case<'_, R>) -> bool {
@@ -420,12 +435,15 @@ fn release_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure) {
             }
         }
         Failure::Cancelled => case.go(Phase::Proving),
-        Failure::ApiRefused if refused_for_good(case) => {
-            let what = "the API refuses to release its pods and volumes: it is started without";
+        Failure::ApiRefused | Failure::BmcSilent if refused_for_good(case) => {
+            let what = format!("its pods and volumes cannot be released ({why:?}): it is started without");
             case.tell(Loudness::Page, Explanation::refusal(25, "release-refused", what));
             case.go(Phase::PoweringOn);
         }
         _ => {
+            if let Some(incident) = &mut case.incident {
+                incident.fence.failed_proofs = incident.fence.failed_proofs.saturating_add(1);
+            }
             case.go(Phase::Proving);
             case.wait(Explanation::refusal(
                 25,

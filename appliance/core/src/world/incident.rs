@@ -328,7 +328,7 @@ pub struct Fence {
     pub on_deadline: Option<Elapsed>,
     /// Proof was tried this often without success.
     pub failed_proofs: u32,
-    /// Since when the API refuses to release its pods and volumes.
+    /// Since when its pods and volumes cannot be released: the API refuses, or the witness of its off falls silent.
     #[serde(default)]
     pub refused_since: Option<Elapsed>,
     /// When proof was first impossible (rule 27's re-reading clock).
