@@ -24,13 +24,14 @@ pub(super) fn make(recipe: &Recipe, root: &Path, work: &Path, identity: &Identit
     let more = ["-U", &uuid, "-d", &from, &to, &format!("{size}M")];
     std::fs::File::create(&place).and_then(|file| file.set_len(size * MIB)).map_err(io(&place))?;
     let epoch = recipe.epoch_s.to_string();
-    // -d copies the times of reading and of change of this machine's files; those of making are the tool's own clock,
-    // which this variable sets.
-    packages::run_with(&[("E2FSPROGS_FAKE_TIME", epoch.as_str())], "mke2fs", &[&arguments[..], &more].concat(), work)?;
+    // -d copies the times of reading and of change of this machine's files; those of making, and that of the last writing, are
+    // the tools' own clock, which this variable sets.
+    let clock = [("E2FSPROGS_FAKE_TIME", epoch.as_str())];
+    packages::run_with(&clock, "mke2fs", &[&arguments[..], &more].concat(), work)?;
     let script = work.join("dates");
     let shown = packages::run("dumpe2fs", &[&to], work)?;
     std::fs::write(&script, dates(&shown, recipe.epoch_s)).map_err(io(&script))?;
-    packages::run("debugfs", &["-w", "-f", &script.display().to_string(), &to], work)?;
+    packages::run_with(&clock, "debugfs", &["-w", "-f", &script.display().to_string(), &to], work)?;
     // A file system that is not whole never goes further.
     packages::run("e2fsck", &["-f", "-n", &to], work)?;
     Ok(place)
