@@ -238,8 +238,7 @@ fn read(folder: &Path, name: &Name) -> Option<Job> {
 mod tests {
     use super::*;
     use crate::boot::jobs::HelloState;
-    use protocol::disk::DiskName;
-    use protocol::install::{Failure, InstallStage, WriteMode};
+    use protocol::install::{Failure, InstallStage};
 
     #[derive(Debug)]
     struct OneDisk;
@@ -249,19 +248,8 @@ mod tests {
             if host != HostId(1) {
                 return Err("it has no disk".to_owned());
             }
-            let task = Task {
-                mac: "02:00:00:00:00:01".to_owned(),
-                image: Some("node".parse().unwrap()),
-                image_version: Some("1".parse().unwrap()),
-                prove: false,
-                disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
-                mode: WriteMode::Plain,
-                foreign_data_approved: false,
-                first_boot: Vec::new(),
-                join: None,
-                media: None,
-            };
-            Ok((Mac([2, 0, 0, 0, 0, 1]), task))
+            let mac = Mac([2, 0, 0, 0, 0, 1]);
+            Ok((mac, Task::example(mac)))
         }
 
         fn proof(&self, host: HostId) -> Result<(Mac, Task), String> {

@@ -212,6 +212,25 @@ impl Job {
 }
 
 #[cfg(test)]
+impl Task {
+    /// What a test has installed: one disk, one image, on this card.
+    pub(crate) fn example(mac: Mac) -> Task {
+        Task {
+            mac: mac.to_string(),
+            image: Some("node".parse().unwrap()),
+            image_version: Some("1".parse().unwrap()),
+            prove: false,
+            disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
+            mode: WriteMode::Plain,
+            foreign_data_approved: false,
+            first_boot: Vec::new(),
+            join: None,
+            media: None,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -513,8 +513,6 @@ impl Jobs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use protocol::disk::DiskName;
-    use protocol::install::WriteMode;
 
     fn empty_folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("rackmedic-jobs-{name}-{}", std::process::id()));
@@ -524,19 +522,7 @@ mod tests {
 
     fn arm(jobs: &Jobs, name: &str, card: u8) -> Name {
         let (name, mac): (Name, _) = (name.parse().unwrap(), Mac([2, 0, 0, 0, 0, card]));
-        let task = Task {
-            mac: mac.to_string(),
-            image: Some("node".parse().unwrap()),
-            image_version: Some("1".parse().unwrap()),
-            prove: false,
-            disk: DiskName { serial: Some("S1".to_owned()), wwn: None },
-            mode: WriteMode::Plain,
-            foreign_data_approved: false,
-            first_boot: Vec::new(),
-            join: None,
-            media: None,
-        };
-        jobs.arm(name.clone(), mac, task).unwrap();
+        jobs.arm(name.clone(), mac, Task::example(mac)).unwrap();
         name
     }
 
