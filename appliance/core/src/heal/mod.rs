@@ -118,21 +118,18 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
 /// A person said no to the ladder while nothing runs: it ends, and a host that we hold off is started. Where the host is on its
 /// way up already, that is seen through first.
 fn declined<R: Rules>(case: &mut Case<'_, R>, phase: Phase) -> bool {
-    let stands = matches!(
-        phase,
-        Phase::Cordoning
-            | Phase::LastLook
-            | Phase::PoweringOff
-            | Phase::Proving
-            | Phase::HeldOff
-            | Phase::Arming
-            | Phase::Rejoining
-    );
     let stands = match phase {
+        Phase::Cordoning
+        | Phase::LastLook
+        | Phase::PoweringOff
+        | Phase::Proving
+        | Phase::HeldOff
+        | Phase::Arming
+        | Phase::Rejoining => true,
         // A spare that starts already is on its way.
         Phase::Promoting => case.incident.as_ref().is_some_and(|i| i.booted_at.is_none()),
         Phase::PoweringOn => power_on::may_start_found_off(case).is_err(),
-        _ => stands,
+        _ => false,
     };
     let heals = case.incident.as_ref().is_some_and(|i| i.denied && !i.of_spare() && !i.drills());
     if !(stands && heals) {
