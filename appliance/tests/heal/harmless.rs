@@ -162,6 +162,8 @@ pub(crate) fn swapped_bmcs_are_noticed(scene: &mut Scene) {
 
 pub(crate) fn a_bmc_that_obeys_in_words_alone_leaves_it_unfenced(scene: &mut Scene) {
     let place = scene.place("n3");
+    // It turned bad in chapters before: on a fast machine that is flapping, whose power a person must approve (rule 8).
+    scene.appliance().done(&["host", "return", "n3"]);
     let before = Power::of(&place);
     let pods = scene.raised.get("pods --field-selector spec.nodeName=n3").unwrap()["items"].as_array().unwrap().len();
     let newest = scene.appliance().newest();

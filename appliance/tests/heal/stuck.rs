@@ -72,6 +72,8 @@ fn healed(scene: &Scene, victim: &str, incident: &Value, before: Power, old_boot
 pub(crate) fn a_killed_appliance_ends_the_same(scene: &mut Scene) {
     for (phase, victim) in [("suspected", "n1"), ("powering-off", "n2"), ("awaiting-ready", "n3")] {
         let place = scene.place(victim);
+        // What it turned bad in before is another chapter's (rule 8).
+        scene.appliance().done(&["host", "return", victim]);
         let (before, old_boot) = (Power::of(&place), scene.raised.boot_id(victim).unwrap());
         let newest = scene.appliance().newest();
         fault::apply(&scene.raised.rack, &place, Fault::Freeze, &scene.raised.hook).unwrap();
