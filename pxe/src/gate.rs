@@ -191,6 +191,9 @@ pub enum Refusal {
     /// Not now.
     #[error("not in this phase of the job: a host that installs is not given its loader again")]
     Phase,
+    /// It is to start from its disk, and silence is what leads it there.
+    #[error("the disk is written: a host that starts by shim and GRUB is led on to it by silence")]
+    Written,
 }
 
 impl Ticket {
@@ -234,6 +237,13 @@ pub fn may_boot(ticket: Option<&Ticket>, mac: Mac, job: &Name, stage: Stage, now
         ) => Ok(Target::Installer),
         // A repeated hello of the same boot is answered again: its answer may have been lost.
         (Phase::Installing { .. }, Stage::Hello | Stage::Image) => Ok(Target::Installer),
+        // GRUB cannot tell UEFI that it failed (2.06: `exit` takes no status), and to EDK II's boot manager a program that
+        // ends well has booted: it shows its menu. A network boot that nobody answers leads to the next entry.
+        (Phase::Installed { .. }, Stage::Options | Stage::Loader | Stage::Script)
+            if ticket.first_loader == FirstLoader::Shim =>
+        {
+            Err(Refusal::Written)
+        }
         (Phase::Installed { .. }, Stage::Options | Stage::Loader | Stage::Script) => Ok(Target::LocalDisk),
         (Phase::Armed, Stage::Image)
         // A drive shows what was read of it already; from hello on the installer is in memory and reads no drive.
@@ -315,6 +325,10 @@ mod tests {
             );
         }
         assert_eq!(may_boot(Some(&installed), MAC, &job("job-1"), Stage::Script, at(201)), Ok(Target::LocalDisk));
+        let by_shim = Ticket { first_loader: FirstLoader::Shim, ..installed };
+        for stage in [Stage::Options, Stage::Loader, Stage::Script] {
+            assert_eq!(may_boot(Some(&by_shim), MAC, &job("job-1"), stage, at(201)), Err(Refusal::Written));
+        }
     }
 
     #[test]

@@ -170,12 +170,6 @@ struct LocalIpxe<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "boot/local.cfg")]
-struct LocalGrub<'a> {
-    job: &'a Name,
-}
-
-#[derive(Template)]
 #[template(path = "boot/refused.ipxe")]
 struct RefusedIpxe<'a> {
     job: &'a Name,
@@ -267,14 +261,6 @@ impl MediaInstaller {
 /// When the template fails.
 pub fn local(job: &Name, how: LocalBoot) -> Result<String, ScriptError> {
     Ok(LocalIpxe { job, exit: how == LocalBoot::Exit }.render()?)
-}
-
-/// The same for a host whose first loader is shim and GRUB.
-///
-/// # Errors
-/// When the template fails.
-pub fn local_grub(job: &Name) -> Result<String, ScriptError> {
-    Ok(LocalGrub { job }.render()?)
 }
 
 /// The script for a host that asks for its script again and again (ipxe/ipxe#922): it says why, waits and leaves.

@@ -4,8 +4,9 @@
 //! The boot servers own a job once it is open; they are spoken to through its files alone, as the bench tools do, so it is
 //! of no matter whether they run in this process. A restart finds everything on the disk.
 
+use crate::boot::alive;
 use crate::boot::job::{Job, State, Task};
-use crate::boot::jobs::{JobError, Jobs, last_alive};
+use crate::boot::jobs::{JobError, Jobs};
 use crate::decide_loop::{Inbox, Order};
 use healing::command::Reply;
 use healing::event::InstallReport;
@@ -215,7 +216,7 @@ fn sign(folder: &Path, name: &Name) -> Option<Sign> {
             _ => InstallReport::Failed,
         },
     };
-    let alive = if report == InstallReport::Progress { last_alive(folder, name) } else { None };
+    let alive = if report == InstallReport::Progress { alive::last(folder, name) } else { None };
     Some(Sign { report, alive })
 }
 

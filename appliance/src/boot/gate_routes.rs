@@ -339,7 +339,8 @@ proptest! {
         let right = clocks_agree && age_s < 7200;
         let booting = right && match place {
             Where::Armed => age_s < 1800,
-            Where::Installed => true,
+            // Silence leads it to its disk.
+            Where::Installed => first_loader != FirstLoader::Shim,
             Where::Installing | Where::None | Where::Closed => false,
         };
         let own = booting && !other_card;

@@ -1,15 +1,15 @@
 //! The folder of job files, and the tickets that follow from it.
 //!
 //! One file for each job, written whole beside, synced, and renamed over the old one. A file that cannot be understood
-//! opens nothing and is named in the log. Beside the file of a job whose installer works lies an empty one, `.alive`:
-//! the reports of the installer are in the memory of one instance alone, and others see by it that they come.
+//! opens nothing and is named in the log.
 
+use super::alive;
 use super::clock;
 use super::job::{HostWays, Job, State, Task, VERSION};
 use protocol::digest::Sha256;
 use protocol::install::InstallStage;
 use protocol::name::Name;
-use pxe::gate::{Now, Ticket, Tickets, Token};
+use pxe::gate::{Now, REPORT_TTL, Ticket, Tickets, Token};
 use pxe::mac::Mac;
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata, OpenOptions};
@@ -237,10 +237,7 @@ impl Jobs {
     /// When the name or the card is taken, or it cannot be written.
     pub fn arm(&self, name: Name, mac: Mac, task: Task) -> Result<Job, JobError> {
         self.refresh()?;
-        let busy = self
-            .of_card(mac)
-            .filter(|job| job.is_open() && self.ticket(&job.name).is_some_and(|t| t.alive(clock::now()).is_ok()));
-        if let Some(job) = busy {
+        if let Some(job) = self.of_card(mac).filter(|job| self.holds(job)) {
             return Err(JobError::Busy { mac, job: job.name });
         }
         let job = Job {
@@ -262,6 +259,13 @@ impl Jobs {
         self.write(&job)?;
         self.keep(job.clone());
         Ok(job)
+    }
+
+    /// Whether the card is this open job's still: its ticket lives, or its installer works, which only the instance knows
+    /// to which it reports.
+    fn holds(&self, job: &Job) -> bool {
+        self.ticket(&job.name).is_some_and(|ticket| ticket.alive(clock::now()).is_ok())
+            || alive::within(&self.folder, &job.name, REPORT_TTL)
     }
 
     /// Moves a job on. The new state is on the disk when this returns, and only then in force.
@@ -307,14 +311,14 @@ impl Jobs {
     }
 
     /// The installer of this job says how far it is. Only one that comes further is alive; that it is, is shown on the
-    /// disk as well, to whoever opened the job from another instance ([`last_alive`]).
+    /// disk as well, to whoever opened the job from another instance ([`alive::last`]).
     pub fn told(&self, name: &Name, stage: InstallStage, done_bytes: u64) {
         let now = clock::now();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let held = known.jobs.get_mut(name);
         let shows = held.is_some_and(|held| held.comes_further(stage, done_bytes, now) && held.shows(now));
         drop(known);
-        if shows && let Err(error) = touch(&alive_file(&self.folder, name)) {
+        if shows && let Err(error) = alive::show(&self.folder, name) {
             tracing::warn!(job = %name, %error,
                 "that the installer works could not be shown: who waits for it may give it up");
         }
@@ -392,22 +396,6 @@ impl Jobs {
         };
         write().map_err(|source| JobError::Io { path: path.clone(), source })
     }
-}
-
-/// When the boot servers last showed that the installer of this job comes further. `None`: not yet.
-#[must_use]
-pub fn last_alive(folder: &Path, name: &Name) -> Option<SystemTime> {
-    std::fs::metadata(alive_file(folder, name)).and_then(|about| about.modified()).ok()
-}
-
-fn alive_file(folder: &Path, name: &Name) -> PathBuf {
-    folder.join(format!("{name}.alive"))
-}
-
-/// Marks an empty file with this moment. It needs no room on the disk, and of no use after a crash it is not synced.
-fn touch(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new().create(true).write(true).truncate(false).mode(0o600).open(path)?;
-    file.set_modified(SystemTime::now())
 }
 
 fn random() -> Result<[u8; 16], JobError> {
@@ -559,18 +547,43 @@ mod tests {
         let folder = empty_folder("shown");
         let jobs = Jobs::open(&folder, HashMap::new()).unwrap();
         let name = arm(&jobs, "job", 1);
-        assert_eq!(last_alive(&folder, &name), None);
+        assert_eq!(alive::last(&folder, &name), None);
         jobs.told(&"unknown".parse().unwrap(), InstallStage::Write, 1);
         jobs.told(&name, InstallStage::Write, 1);
-        let first = last_alive(&folder, &name);
+        let first = alive::last(&folder, &name);
         assert!(first.is_some());
         jobs.told(&name, InstallStage::Write, 2);
-        assert_eq!(last_alive(&folder, &name), first, "not each second");
+        assert_eq!(alive::last(&folder, &name), first, "not each second");
         // In a new stage nothing was shown yet.
         jobs.hello(&name, "b", Sha256::of(b"s"), None).unwrap();
         jobs.told(&name, InstallStage::Verify, 1);
-        assert!(last_alive(&folder, &name) > first);
-        assert!(last_alive(&folder, &"unknown".parse().unwrap()).is_none());
+        assert!(alive::last(&folder, &name) > first);
+        assert!(alive::last(&folder, &"unknown".parse().unwrap()).is_none());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_card_whose_installer_works_is_not_armed_for_another_job() {
+        let folder = empty_folder("works");
+        let ours = Jobs::open(&folder, HashMap::new()).unwrap();
+        let servers = Jobs::open(&folder, HashMap::new()).unwrap();
+        let name = arm(&ours, "job", 1);
+        servers.refresh().unwrap();
+        servers.hello(&name, "b", Sha256::of(b"s"), None).unwrap();
+        // Ours has heard nothing of it for six minutes: it reports to the boot servers.
+        ours.refresh().unwrap();
+        let mut known = ours.known.write().unwrap();
+        let held = known.jobs.get_mut(&name).unwrap();
+        held.touched.wall -= Duration::from_secs(360);
+        held.touched.elapsed = held.touched.elapsed.saturating_sub(Duration::from_secs(360));
+        drop(known);
+        let mac = Mac([2, 0, 0, 0, 0, 1]);
+        let again = |name: &str| ours.arm(name.parse().unwrap(), mac, Task::example(mac));
+        servers.told(&name, InstallStage::Write, 1);
+        assert!(matches!(again("second"), Err(JobError::Busy { .. })));
+        // When it has not shown itself either, it is gone.
+        std::fs::remove_file(folder.join("job.alive")).unwrap();
+        assert!(again("third").is_ok());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

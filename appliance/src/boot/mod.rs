@@ -3,6 +3,7 @@
 //! The boot servers run alone (`rackmedic boot serve`), told what to do by job files; the healing server puts its own
 //! world in the place of those files.
 
+pub mod alive;
 pub mod clock;
 pub mod config;
 mod dhcp_thread;

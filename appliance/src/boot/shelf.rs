@@ -191,7 +191,6 @@ impl Shelf {
         let how = self.jobs.ways(ticket.mac).local_boot;
         let text = match target {
             _ if circles => script::refused(&ticket.job, "three times within a minute"),
-            Target::LocalDisk if grub => script::local_grub(&ticket.job),
             Target::LocalDisk => script::local(&ticket.job, how),
             Target::Installer => {
                 let installer = self.installer(ticket, ends.ours)?;

@@ -177,6 +177,13 @@ fn a_uefi_host_runs_a_node_image_and_is_mended_by_another() {
 }
 
 #[test]
+fn a_uefi_host_whose_first_loader_is_shim_is_led_on_to_its_disk() {
+    if is_long_run() {
+        reimage(Firmware::UefiShim);
+    }
+}
+
+#[test]
 fn two_builds_of_a_node_image_are_the_same_to_the_byte() {
     let Some(store) = store() else { return };
     if !is_long_run() {
