@@ -3,13 +3,16 @@
 
 mod store_world;
 
+use healing::event::Event;
+use healing::id::HostId;
 use healing::time::Elapsed;
 use healing::world::World;
+use rackmedic::store::bmc_registry::{held, holder};
 use rackmedic::store::memory::MemoryJournal;
 use rackmedic::store::secret::OuterKey;
-use rackmedic::store::sqlite::SqliteJournal;
-use rackmedic::store::{ENTRIES_MAX, Journal, JournalError};
-use store_world::{Dir, entries, fresh};
+use rackmedic::store::sqlite::{SqliteJournal, verify_audit};
+use rackmedic::store::{ENTRIES_MAX, Entry, Journal, JournalError, reading};
+use store_world::{Dir, entries, fresh, sql};
 
 async fn contract<J: Journal>(mut journal: J) {
     // An empty journal is the fresh world.
@@ -112,6 +115,82 @@ async fn a_database_copied_elsewhere_starts_as_restored_under_a_new_name() {
     }
     let mut journal = SqliteJournal::open(&copy, &key, fresh()).await.unwrap();
     assert!(journal.load().await.unwrap().restored);
+    // A start that was not written down told nobody.
+    drop(journal);
+    let mut journal = SqliteJournal::open(&copy, &key, fresh()).await.unwrap();
+    assert!(journal.load().await.unwrap().restored);
+    // From the first that was, the world knows by itself: what a person lifts afterwards stays lifted.
+    let epoch = journal.acquire_lease(Elapsed(1)).await.unwrap();
+    let event = Event::Started { restored: true, corrupt: false, observe_only: false, lease_until: Elapsed(1), epoch };
+    let started: Vec<Entry> = entries(2, 1).into_iter().map(|entry| Entry { event: event.clone(), ..entry }).collect();
+    journal.commit(epoch, 2, &started).await.unwrap();
+    assert!(!journal.load().await.unwrap().restored);
+    drop(journal);
+    let mut journal = SqliteJournal::open(&copy, &key, fresh()).await.unwrap();
+    assert!(!journal.load().await.unwrap().restored);
+}
+
+#[tokio::test]
+async fn a_kill_while_a_directory_gets_its_name_makes_no_backup_of_a_fresh_one_and_no_fresh_one_of_a_backup() {
+    let dir = Dir::new("named");
+    let key = OuterKey::file(&dir.path().join("key")).unwrap();
+    let data = dir.path().join("data");
+    drop(SqliteJournal::open(&data, &key, fresh()).await.unwrap());
+    assert!(!data.join("instance.new").exists(), "the name is put in its place whole");
+    // Fresh: the file was written, the row was not.
+    sql(&data, "DELETE FROM meta WHERE key = 'instance'").await;
+    let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
+    assert!(!journal.load().await.unwrap().restored);
+    drop(journal);
+    // A backup: it was marked, and the file was written or was not, the row was not.
+    for beside in [None, Some("0123456789abcdef0123456789abcdef")] {
+        match beside {
+            None => std::fs::remove_file(data.join("instance")).unwrap(),
+            Some(name) => std::fs::write(data.join("instance"), name).unwrap(),
+        }
+        sql(&data, "INSERT OR REPLACE INTO meta (key, value) VALUES ('restored', 'yes')").await;
+        let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
+        assert!(journal.load().await.unwrap().restored, "{beside:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_reserve_took_under_an_earlier_epoch_is_taken_over_under_the_present_one() {
+    let dir = Dir::new("epochs");
+    let key = OuterKey::file(&dir.path().join("key")).unwrap();
+    let data = dir.path().join("data");
+    let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
+    let epoch = journal.acquire_lease(Elapsed(60_000)).await.unwrap();
+    let all = entries(0, 5);
+    journal.commit(epoch, 0, &all[..3]).await.unwrap();
+    journal.commit_reserve(epoch, 3, &all[3..]).await.unwrap();
+    let later = journal.acquire_lease(Elapsed(90_000)).await.unwrap();
+    assert!(later > epoch);
+    journal.recover().await.unwrap();
+    let (read, unreadable) = journal.read_from(0, 100).await.unwrap();
+    assert_eq!((read.into_iter().map(|(_, entry)| entry).collect::<Vec<_>>(), unreadable), (all, 0));
+    assert_eq!(journal.commit(later, 5, &entries(5, 1)).await.unwrap(), 6);
+    let loaded = journal.load().await.unwrap();
+    assert_eq!((loaded.seq, loaded.corrupt), (6, false));
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_looked_into_is_not_one_without_a_database() {
+    let dir = Dir::new("not-seen");
+    let address = "192.0.2.7:443".parse().unwrap();
+    // A machine without an appliance holds no BMC.
+    assert_eq!(holder(&dir.path().join("nowhere"), address).await.unwrap(), None::<HostId>);
+    // What stands for a directory of mode 0700, which root would look into: a path that leads nowhere in circles.
+    let circle = dir.path().join("circle");
+    std::os::unix::fs::symlink(&circle, &circle).unwrap();
+    let told = |error: JournalError| {
+        assert!(matches!(error, JournalError::Io(_)) && error.to_string().contains("circle"), "{error}");
+    };
+    told(holder(&circle, address).await.unwrap_err());
+    told(held(&circle).await.unwrap_err());
+    told(verify_audit(&circle).await.unwrap_err());
+    told(reading::ended(&circle, 1).await.unwrap_err());
+    told(reading::Records::open(&circle).await.map(drop).unwrap_err());
 }
 
 #[tokio::test]
@@ -124,7 +203,7 @@ async fn a_change_that_this_version_does_not_know_makes_the_budget_unknown() {
         let epoch = journal.acquire_lease(Elapsed(1)).await.unwrap();
         journal.commit(epoch, 0, &entries(0, 5)).await.unwrap();
     }
-    store_world::sql(&data, r#"UPDATE journal SET changes = '[{"FromTheFuture":1}]' WHERE seq = 3"#).await;
+    sql(&data, r#"UPDATE journal SET changes = '[{"FromTheFuture":1}]' WHERE seq = 3"#).await;
     let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
     let loaded = journal.load().await.unwrap();
     assert!(loaded.corrupt);
@@ -137,7 +216,7 @@ async fn a_later_schema_and_a_damaged_file_are_refused_with_the_next_step() {
     let key = OuterKey::file(&dir.path().join("key")).unwrap();
     let data = dir.path().join("data");
     drop(SqliteJournal::open(&data, &key, fresh()).await.unwrap());
-    store_world::sql(&data, "PRAGMA user_version = 99").await;
+    sql(&data, "PRAGMA user_version = 99").await;
     let error = SqliteJournal::open(&data, &key, fresh()).await.expect_err("refused");
     assert!(error.to_string().contains("later version"), "{error}");
 

@@ -124,5 +124,16 @@ fn members_are_read_live_over_tls_and_removed_by_their_id_alone() {
         let missed =
             medic.heard.iter().filter(|(host, s)| *host == HostId(1) && s.source == Source::EtcdMember).count();
         assert_eq!(missed, 0, "cp1's member lives, and does not know us");
+
+        // The right one on the same path is taken up without a restart.
+        for file in ["healthcheck-client.crt", "healthcheck-client.key"] {
+            std::fs::copy(pki.join(file), world.plane.folder().join("wrong").join(file)).unwrap();
+        }
+        let took = medic
+            .until(40, "cp1's member is heard", |m| {
+                m.heard.iter().any(|(host, s)| *host == HostId(1) && s.source == Source::EtcdMember)
+            })
+            .await;
+        eprintln!("a certificate that was renewed on disk is used after {:.1} s", took.as_secs_f64());
     });
 }

@@ -125,6 +125,16 @@ fn storage_machines_and_others_work_on_the_control_plane_are_seen() {
             m.sight().foreign_actions.iter().any(|action| action.host == HostId(2))
         })
         .await;
+        // A right that is missing hides one kind and no other, and what was read of that one stands.
+        let role = world.plane.kubectl(&["get", "clusterrole", "rackmedic", "-o", "json"]).unwrap();
+        let role: serde_json::Value = serde_json::from_str(&role).unwrap();
+        let mut rules = role["rules"].as_array().unwrap().clone();
+        rules.retain(|rule| rule["apiGroups"] != json!(["cluster.x-k8s.io"]));
+        let less = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "rackmedic"}, "rules": rules});
+        apply(&world, "role", &less);
+        let failed = r#"foreign_reads_total{cluster="prod",kind="Machine.cluster.x-k8s.io",result="failed"}"#;
+        medic.until(40, "Machines are read no more", |m| m.counter(failed) > 0).await;
         let kured = json!({"apiVersion": "apps/v1", "kind": "DaemonSet",
             "metadata": {"name": "kured", "namespace": "kube-system",
                 "annotations": {"weave.works/kured-node-lock": "{\"nodeID\":\"n3\"}"}},
@@ -132,6 +142,7 @@ fn storage_machines_and_others_work_on_the_control_plane_are_seen() {
                 "spec": {"containers": [{"name": "c", "image": "x"}]}}}});
         apply(&world, "kured", &kured);
         medic.until(40, "kured's lock is n3's mark", |m| m.evidence(3).assessment.node.is_some_and(|n| n.foreign_mark)).await;
+        assert!(medic.evidence(1).assessment.node.is_some_and(|n| n.foreign_mark), "cp1's Machine is still going");
         let cluster = medic.clusters.get(CLUSTER).unwrap();
         assert!(!cluster.etcd_access);
     });

@@ -6,11 +6,12 @@ use crate::observe::bmc_silent_since;
 use crate::rules::Rules;
 use crate::signal::{Component, ComponentCause, HardwareFault, Power, Seen, Source};
 use crate::time::{Elapsed, MINUTE, Millis, SECOND};
-use crate::world::host::within;
+use crate::world::host::{BootOrder, within};
 use crate::world::incident::{BootFailure, Diagnosis, Phase};
 
-/// A request to boot counts for this long.
-const BOOT_REQUEST_MS: Millis = 10 * MINUTE;
+/// A client that was answered asks no more; one that was not asks again after 1 to 4 s (PXE 2.1, section 2.2.4; iPXE), and
+/// has done so more than once by then. Whom somebody else boots, by hand or by a tool of his own, is left alone.
+const UNANSWERED_MS: Millis = 5 * SECOND;
 
 /// A host that has just come back was asked for its API server and etcd member again within this.
 const COMPONENT_PROBE_MS: Millis = MINUTE;
@@ -78,11 +79,28 @@ pub(crate) fn looping<R: Rules>(case: &Case<'_, R>) -> bool {
     case.enforces(9) && boots >= limits.boot_loop_count
 }
 
-/// It asked the network for something to boot, lately, and holds no ticket: its disk has nothing.
-pub(crate) fn nothing_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
+/// It asked the network for something to boot in this silence, and holds no ticket.
+pub(crate) fn asks_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
     let seen = case.host.assessment;
-    let asked = seen.asked_to_boot.is_some_and(|at| case.since(at) < BOOT_REQUEST_MS);
+    let asked = seen.asked_to_boot.is_some_and(|at| at > seen.network_since);
     asked && !seen.answers() && !case.host.ready() && case.incident.as_ref().is_none_or(|i| i.job.is_none())
+}
+
+/// It asks the network again, as one that nobody has answered, and is known to ask only after its disk.
+pub(crate) fn asks_after_disk<R: Rules>(case: &Case<'_, R>) -> bool {
+    let history = &case.host.history;
+    let again = case.host.assessment.asked_to_boot.zip(history.asked_since);
+    let again = again.is_some_and(|(last, first)| last.since(first) >= UNANSWERED_MS);
+    history.boot_order == BootOrder::DiskFirst && again
+}
+
+/// Its disk has nothing: it asks the network, and either it is known to do so only after its disk, or a boot budget later
+/// it has still not come up. Firmware that asks the network first does so at every boot, and boots from its disk after it
+/// (OVMF 2022.11, which tries PXE and HTTP by IPv4 and IPv6: a minute and a half later).
+pub(crate) fn nothing_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
+    let budget = case.host.history.boot_budget_ms(&case.world.limits);
+    let long = case.host.history.asked_since.is_some_and(|first| case.since(first) >= budget);
+    asks_to_boot(case) && (asks_after_disk(case) || long)
 }
 
 /// What the host shows by itself.

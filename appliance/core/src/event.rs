@@ -145,6 +145,8 @@ pub enum Operator {
     },
     /// Leave or enter observe-only by order; also ends `Restored`.
     ObserveOnly(bool),
+    /// Acts although the budgets are unknown, since the journal could not be read whole (rule 17): a person has looked.
+    AcceptUnknownBudgets,
     /// Arm or disarm a cluster.
     Arm {
         /// Which.

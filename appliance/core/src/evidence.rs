@@ -15,10 +15,10 @@ pub const RUNS_PER_SOURCE: usize = 3;
 /// Reports of the agent older than this say nothing (it pushes every 2 s).
 const AGENT_AGE_MS: Millis = 15 * SECOND;
 
-/// Samples with the same content, seen one after the other.
+/// Samples with the same content, seen one after the other. A BMC without a reading is one content, whatever the cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// What was seen.
+    /// What was seen; of a BMC that gives no reading the newest cause.
     pub seen: Seen,
     /// First sample.
     pub first: Elapsed,
@@ -59,7 +59,10 @@ impl Slot {
     }
 
     fn push(&mut self, signal: &Signal) {
-        if let Some(run) = self.runs[0].as_mut().filter(|run| run.seen == signal.seen) {
+        if let Some(run) = self.runs[0].as_mut().filter(|run| lengthens(run.seen, signal.seen)) {
+            if signal.last >= run.last {
+                run.seen = signal.seen;
+            }
             run.last = run.last.max(signal.last);
             run.count = run.count.saturating_add(signal.count);
             return;
@@ -68,6 +71,12 @@ impl Slot {
         self.runs[0] =
             Some(Run { seen: signal.seen, first: signal.first, last: signal.last, count: signal.count.max(1) });
     }
+}
+
+/// Whether a sample belongs to the run of another. A BMC whose causes alternate is as dumb as one that names the same
+/// cause each time: runs of one sample each would hide that, and push its last reading out of the slot.
+fn lengthens(run: Seen, sample: Seen) -> bool {
+    run == sample || matches!((run, sample), (Seen::Trouble(_), Seen::Trouble(_)))
 }
 
 /// All evidence of one host. Fixed size: fifteen slots of three runs.
@@ -288,5 +297,67 @@ fn agent(evidence: &Evidence, before: &Assessment, now: Now) -> Option<AgentRepo
     match run.seen {
         Seen::Report(report) if now.elapsed.since(run.last) <= AGENT_AGE_MS => Some(report),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signal::{BmcTrouble, OffCause};
+    use crate::time::MINUTE;
+
+    fn now(at: Elapsed) -> Now {
+        Now { elapsed: at, wall_ms: 0 }
+    }
+
+    fn take(evidence: &mut Evidence, signal: Signal) {
+        fold(evidence, &signal, &Limits::default(), now(signal.last));
+    }
+
+    fn power(seen: Seen, at: u64) -> Signal {
+        Signal::sample(Source::Power, seen, Elapsed(at))
+    }
+
+    #[test]
+    fn a_bmc_whose_trouble_alternates_is_dumb_since_the_first_of_it() {
+        let mut evidence = Evidence::default();
+        let on = Seen::Power(Power::On, OffCause::Unknown);
+        take(&mut evidence, power(on, MINUTE));
+        for turn in 2..12 {
+            let why = if turn % 2 == 0 { BmcTrouble::Silent } else { BmcTrouble::Busy };
+            take(&mut evidence, power(Seen::Trouble(why), turn * MINUTE));
+        }
+        assert_eq!(evidence.assessment.power, Power::Unknown, "nothing is derived from its last word");
+        assert_eq!(evidence.assessment.bmc, BmcState::Trouble(BmcTrouble::Busy));
+        let slot = evidence.slot(Source::Power);
+        let run = slot.latest().unwrap();
+        assert_eq!((run.first, run.last, run.count), (Elapsed(2 * MINUTE), Elapsed(11 * MINUTE), 10));
+        assert_eq!(slot.last_seen(on), Some(Elapsed(MINUTE)), "when it last answered is still known");
+    }
+
+    #[test]
+    fn the_newest_cause_stands_also_when_an_older_sample_comes_after_it() {
+        let mut evidence = Evidence::default();
+        for (why, at) in [(BmcTrouble::Silent, 1), (BmcTrouble::Refused, 9), (BmcTrouble::Busy, 5)] {
+            take(&mut evidence, power(Seen::Trouble(why), at * MINUTE));
+        }
+        assert_eq!(evidence.assessment.bmc, BmcState::Trouble(BmcTrouble::Refused));
+    }
+
+    #[test]
+    fn a_reading_ends_the_trouble_and_the_next_trouble_begins_anew() {
+        let mut evidence = Evidence::default();
+        let on = Seen::Power(Power::On, OffCause::Unknown);
+        for (seen, at) in [
+            (Seen::Trouble(BmcTrouble::Silent), 1),
+            (Seen::Trouble(BmcTrouble::Busy), 2),
+            (on, 3),
+            (Seen::Trouble(BmcTrouble::Busy), 4),
+            (Seen::Trouble(BmcTrouble::Silent), 5),
+        ] {
+            take(&mut evidence, power(seen, at * MINUTE));
+        }
+        assert_eq!(evidence.assessment.bmc, BmcState::Answers, "two samples are too few");
+        assert_eq!(evidence.slot(Source::Power).latest().map(|run| run.first), Some(Elapsed(4 * MINUTE)));
     }
 }

@@ -6,7 +6,7 @@ use crate::event::View;
 use crate::rules::Rules;
 use crate::signal::{BootStage, Seen, Source};
 use crate::time::{Elapsed, MINUTE, Millis};
-use crate::world::host::remember;
+use crate::world::host::{BootOrder, remember};
 use crate::world::incident::Phase;
 
 /// A silence that ended by itself within this is benign and remembered (rule 3).
@@ -23,6 +23,7 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
         case.host.history.seen_healthy = true;
         case.host.history.declined = false;
     }
+    asks(case, before.network);
     turns(case, before.network, before.network_since);
     boots(case);
     marks(case);
@@ -30,6 +31,26 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
         let left = case.host.history.flap_points(&case.world.limits, case.now);
         let points = u32::try_from(left).unwrap_or(u32::MAX).saturating_add(1);
         case.host.history.flap = (points, now);
+    }
+}
+
+/// When it fell silent before our eyes, and since when it asks the network for something to boot.
+fn asks<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState) {
+    let seen = case.host.assessment;
+    match (network_before, seen.network) {
+        (NetworkState::Unknown, NetworkState::Silent) | (_, NetworkState::Unknown) => {
+            case.host.history.fell_silent = None
+        }
+        (NetworkState::Silent, _) | (_, NetworkState::Alive | NetworkState::KernelOnly | NetworkState::ProcessDead) => {
+        }
+        (_, NetworkState::Silent) => case.host.history.fell_silent = Some(seen.network_since),
+    }
+    let booted = case.incident.as_ref().and_then(|incident| incident.booted_at).unwrap_or(Elapsed(0));
+    let from = seen.network_since.max(booted);
+    if let Some(at) = seen.asked_to_boot.filter(|at| !seen.answers() && *at > from)
+        && case.host.history.asked_since.is_none_or(|first| first <= from)
+    {
+        case.host.history.asked_since = Some(at);
     }
 }
 
@@ -70,6 +91,8 @@ fn turns<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState, since: 
         case.host.history.rebooting_until = None;
         return;
     }
+    // Its firmware speaks: it is on its way up, until it has had the time for that.
+    let said = said || crate::diagnose::asks_to_boot(case);
     // A host that boots over and over is not *rebooting*: its clock would never end. But one that has stayed up for long since
     // its last boot and then says goodbye goes because somebody wants it to.
     let orderly = goodbye
@@ -111,7 +134,29 @@ fn boots<R: Rules>(case: &mut Case<'_, R>) {
             let learned = case.host.history.boot_p99_ms.unwrap_or(0);
             case.host.history.boot_p99_ms = Some(took.max(learned - learned / 10));
         }
+        boot_order(case);
         case.host.history.last_boot = Some(node.boot);
+    }
+    // A Node shows Ready for 40 s after its host has gone.
+    if case.host.ready() && case.host.assessment.answers() {
+        case.host.history.asked_since = None;
+        case.host.history.fell_silent = None;
+    }
+}
+
+/// What a boot that just led to Ready shows of the firmware's order. One that our ticket answered shows nothing, and one
+/// that began before we looked may have asked unheard.
+fn boot_order<R: Rules>(case: &mut Case<'_, R>) {
+    if case.incident.as_ref().is_some_and(|i| i.job.is_some() || i.installed) {
+        return;
+    }
+    let site = &case.world.site;
+    let looked_since = site.started_at.max(site.sight_good_since);
+    let history = &mut case.host.history;
+    if history.asked_since.is_some() {
+        history.boot_order = BootOrder::NetworkFirst;
+    } else if history.fell_silent.is_some_and(|at| at > looked_since) {
+        history.boot_order = BootOrder::DiskFirst;
     }
 }
 

@@ -8,17 +8,30 @@ use crate::explain::Explanation;
 use crate::id::{DomainId, HostId};
 use crate::rules::{Rule, Rules};
 use crate::signal::Power;
-use crate::time::{Elapsed, Now};
+use crate::time::{Elapsed, MINUTE, Now};
 use crate::world::World;
 use crate::world::incident::Phase;
 use crate::world::scope::{Cluster, Correlated, DomainKind, Freeze};
 use crate::world::tally::ClusterTally;
+
+/// Others at work on the control plane. Both ends of another's cordon change the Node, which is a fact of its host: so they
+/// come by here (rule 19).
+fn foreign_planes<R: Rules>(case: &mut Case<'_, R>) {
+    let Some(cluster) = case.view.sight.cluster.as_ref() else { return };
+    let Some(at) = cluster.foreign_actions.iter().map(|action| action.at).max() else { return };
+    let id = cluster.cluster;
+    // Once a minute, not at every event while somebody works for hours.
+    if at.since(case.site().foreign_planes.get(&id).copied().unwrap_or_default()) >= MINUTE {
+        case.site_mut().foreign_planes.insert(id, at);
+    }
+}
 
 /// Looks at the scopes of the host after its record was brought up to date.
 pub(crate) fn watch<R: Rules>(case: &mut Case<'_, R>) {
     if !case.host.serves() {
         return;
     }
+    foreign_planes(case);
     storm(case);
     let fell_silent =
         case.host.assessment.network == NetworkState::Silent && case.before.assessment.network != NetworkState::Silent;

@@ -22,8 +22,8 @@ pub enum BootClass {
 pub struct BootAsk {
     /// When it asked.
     pub at: At,
-    /// One-shot network boot was set; `false` = it found nothing else.
-    pub ordered: bool,
+    /// It asks before its disk: one-shot network boot was set, or that is its order. `false` = it found nothing else.
+    pub before_disk: bool,
     /// The card that asks.
     pub mac: Mac,
     /// What it asks for.
@@ -75,6 +75,7 @@ impl Machine {
                 Some(job) => self.start_installer(&BootAnswer::from(Some(job))),
                 None => self.boot_disk(),
             },
+            BootOverride::None if self.spec.network_first => self.ask_network(BootClass::Pxe, true),
             BootOverride::None | BootOverride::DiskOnce => self.boot_disk(),
         }
     }
@@ -84,11 +85,11 @@ impl Machine {
         self.hardware.is_some_and(|kind| kind != HardwareKind::Disk)
     }
 
-    fn ask_network(&mut self, class: BootClass, ordered: bool) {
+    fn ask_network(&mut self, class: BootClass, before_disk: bool) {
         let mac = self.spec.macs.first().copied();
-        let until = ordered.then_some(self.at + self.spec.network_boot_wait_ms);
+        let until = before_disk.then_some(self.at + self.spec.network_boot_wait_ms);
         // Without a working card nobody hears it ask.
-        self.ask = mac.filter(|_| !self.nic_dead).map(|mac| BootAsk { at: self.at, ordered, mac, class });
+        self.ask = mac.filter(|_| !self.nic_dead).map(|mac| BootAsk { at: self.at, before_disk, mac, class });
         self.run = Run::Asking { until };
     }
 
@@ -122,7 +123,7 @@ impl Machine {
         }
     }
 
-    /// Answers it. After silence an ordered network boot falls back to the disk; a machine with nothing on its disk
+    /// Answers it. After silence one that asks before its disk falls back to it; a machine with nothing on its disk
     /// goes on asking. Without a waiting request nothing happens.
     pub fn serve_boot(&mut self, at: At, answer: impl Into<BootAnswer>) {
         self.advance(at);
@@ -130,7 +131,7 @@ impl Machine {
         let answer = answer.into();
         match answer {
             BootAnswer::Ticket(_) => self.start_installer(&answer),
-            BootAnswer::Silence if ask.ordered => self.boot_disk(),
+            BootAnswer::Silence if ask.before_disk => self.boot_disk(),
             BootAnswer::Silence => {}
         }
         self.note_silence();

@@ -75,7 +75,9 @@ pub struct Spec {
     pub off_ms: (Millis, Millis),
     /// From an orderly shutdown's begin to its end.
     pub shutdown_ms: (Millis, Millis),
-    /// How long an ordered network boot that nobody answers waits before it falls back to the disk.
+    /// Its firmware asks the network before its disk, at every boot.
+    pub network_first: bool,
+    /// How long a network boot before the disk that nobody answers waits before it falls back to the disk.
     pub network_boot_wait_ms: Millis,
     /// The installer: from its start to its hello, and from hello to written and verified.
     pub install_ms: ((Millis, Millis), (Millis, Millis)),
@@ -113,6 +115,7 @@ impl Default for Spec {
             kubelet_ms: (15_000, 40_000),
             off_ms: (1_000, 5_000),
             shutdown_ms: (5_000, 25_000),
+            network_first: false,
             network_boot_wait_ms: 60_000,
             install_ms: ((15_000, 30_000), (60_000, 240_000)),
             ac_restore: AcRestore::StayOff,

@@ -21,7 +21,7 @@ fn a_broken_system_survives_power_cycles_and_ends_with_a_new_image() {
     assert!(!host.truth().kernel_ok);
     let at = to_the_network(&mut host, at);
     let ask = host.boot_ask().expect("it asks the network");
-    assert!(ask.ordered && ask.class == BootClass::Pxe && ask.mac == host.spec().macs[0]);
+    assert!(ask.before_disk && ask.class == BootClass::Pxe && ask.mac == host.spec().macs[0]);
     host.serve_boot(at, Some(9));
     host.advance(at + 15 * MINUTE);
     assert_eq!(host.installing(), Some((9, InstallStage::Done)));
@@ -78,7 +78,7 @@ fn a_machine_with_nothing_on_its_disk_asks_unordered_and_goes_on_asking() {
     let mut host = host();
     host.inject(0, Fault::NoLocalBoot);
     host.advance(60 * MINUTE);
-    assert!(!host.boot_ask().expect("it asks").ordered);
+    assert!(!host.boot_ask().expect("it asks").before_disk);
     host.serve_boot(60 * MINUTE, None);
     assert!(host.boot_ask().is_some());
 }
@@ -207,5 +207,5 @@ fn a_bmc_that_keeps_the_override_sends_each_boot_to_the_network() {
     let at = off(&mut host, at + 10 * MINUTE);
     host.bmc_request(at, BmcRequest::PowerOn).result.unwrap();
     host.advance(at + 160_000);
-    assert!(host.boot_ask().is_some_and(|ask| ask.ordered));
+    assert!(host.boot_ask().is_some_and(|ask| ask.before_disk));
 }

@@ -50,6 +50,7 @@ impl Act {
                 Operator::Pause { paused: true, .. } => "pause",
                 Operator::Pause { paused: false, .. } => "unpause",
                 Operator::ObserveOnly(_) => "observe-only",
+                Operator::AcceptUnknownBudgets => "accept-unknown-budgets",
                 Operator::Arm { .. } => "arm",
                 Operator::Approve { .. } => "approve",
                 Operator::Deny { .. } => "deny",

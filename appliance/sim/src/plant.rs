@@ -6,14 +6,14 @@ use healing::command::BmcCall;
 use healing::event::InstallReport;
 use healing::id::{BootId, HostId, JobId, MachineId};
 use healing::signal::{AgentReport, BmcTrouble, BootStage, Component, ComponentCause, HardwareFault, OffCause, Power};
-use healing::time::{MINUTE, Millis};
+use healing::time::{Millis, SECOND};
 use machine::{
     AcRestore, BmcError, BmcReply, BmcRequest, BootAnswer, BootOverride, DiskName, Failing, HardwareKind, InstallStage,
     Machine, Role, Spec, StageRead,
 };
 
 /// How often a machine that found nothing to boot asks again, and for how many times.
-const ASK_AGAIN_MS: Millis = MINUTE;
+const ASK_AGAIN_MS: Millis = 10 * SECOND;
 const ASKS_MAX: u32 = 5;
 
 /// What a BMC answers.
@@ -62,12 +62,20 @@ pub struct Plant {
 impl Plant {
     /// A machine that runs (or a spare that is off).
     #[must_use]
-    pub fn new(host: HostId, identity: MachineId, on: bool, control_plane: bool, seed: u64) -> Plant {
+    pub fn new(
+        host: HostId,
+        identity: MachineId,
+        on: bool,
+        control_plane: bool,
+        network_first: bool,
+        seed: u64,
+    ) -> Plant {
         let own = crate::prober::mix(seed, u64::from(host.0), 0x91a7);
         let spec = Spec {
             identity: identity.0,
             system_disk: DiskName { serial: format!("disk-{}", host.0), wwn: u64::from(host.0) },
             role: if control_plane { Role::ControlPlane } else { Role::Worker },
+            network_first,
             ac_restore: if own.is_multiple_of(2) { AcRestore::LastState } else { AcRestore::StayOff },
             ..Spec::default()
         };
@@ -220,16 +228,14 @@ impl Plant {
             self.writes = self.machine.disk_writes();
             self.joined = false;
         }
-        let Some(ask) = self.machine.boot_ask() else {
+        if self.machine.boot_ask().is_none() {
             self.asks = 0;
             self.ask_at = None;
             return self.installer();
         };
-        if ticket.is_some() || ask.ordered {
-            let answer = ticket.map_or(BootAnswer::Silence, |(job, proves)| {
-                BootAnswer::Ticket(machine::Ticket { job: job.0, disk: None, foreign_data_approved: false, proves })
-            });
-            self.machine.serve_boot(now, answer);
+        if let Some((job, proves)) = ticket {
+            let ticket = machine::Ticket { job: job.0, disk: None, foreign_data_approved: false, proves };
+            self.machine.serve_boot(now, BootAnswer::Ticket(ticket));
             self.ask_at = None;
             return self.installer();
         }

@@ -4,11 +4,12 @@
 use crate::fault::Fault;
 use crate::operator::Act;
 use crate::scenes::{BEGIN, ONE, PLAIN, Scene};
-use crate::site::identity;
+use crate::site::{Site, identity};
 use healing::event::{Operator, Scope};
 use healing::id::{HostId, IncidentId, MachineId};
 use healing::signal::{HardwareFault, OffCause};
 use healing::time::{HOUR, MINUTE};
+use healing::world::host::BootOrder;
 use healing::world::scope::Consent;
 
 /// The seed of every scene's site.
@@ -16,13 +17,22 @@ const SEED: u64 = 7;
 /// The host that they are about.
 pub const ILL: HostId = HostId(6);
 /// When its boot ticket is open, and its one-shot boot is set, if its system was broken.
-const ARMED: u64 = BEGIN + 98_800;
+const ARMED: u64 = BEGIN + 106_800;
 /// When the off of a host is decided that hangs at the beginning and answers nobody.
 const DECIDED: u64 = BEGIN + 23_118;
 
 fn confirm() -> Operator {
     let machine: MachineId = identity(SEED, ILL);
     Operator::ConfirmOff { incident: IncidentId(1), machine }
+}
+
+/// No boot of it was watched yet, and everything may be done to it.
+fn network_first(site: &mut Site) {
+    site.network_first.push(ILL);
+    if let Some(host) = site.hosts.get_mut(&ILL) {
+        host.history.boot_order = BootOrder::Unknown;
+    }
+    site.pools.iter_mut().for_each(|pool| pool.reimage = Consent::Automatic);
 }
 
 /// The stories.
@@ -125,6 +135,27 @@ pub const SECOND_THOUGHTS: &[Scene] = &[
             s.fault(BEGIN, Fault::BmcIgnoresBoot, Some(6));
             s.fault(BEGIN, Fault::OsBroken, Some(6));
         },
+        ..PLAIN
+    },
+    Scene {
+        name: "a host that asks the network before its disk reboots",
+        rule: 33,
+        set: network_first,
+        play: |s| s.fault(BEGIN, Fault::PlainReboot, Some(6)),
+        ..PLAIN
+    },
+    Scene {
+        name: "a host that asks the network before its disk hangs",
+        rule: 36,
+        set: network_first,
+        play: |s| s.fault(BEGIN, Fault::KernelStuck, Some(6)),
+        ..PLAIN
+    },
+    Scene {
+        name: "a host that asks the network before its disk has lost its system",
+        rule: 36,
+        set: network_first,
+        play: |s| s.fault(BEGIN, Fault::NoLocalBoot, Some(6)),
         ..PLAIN
     },
     Scene {

@@ -5,7 +5,7 @@ use healing::assess::Assessment;
 use healing::event::Config;
 use healing::id::{ClusterId, DomainId, HostId, MachineId, PoolId, StorageId, VersionId};
 use healing::time::{DAY, Elapsed, MINUTE};
-use healing::world::host::{CmdbState, History, Host, Lifecycle, Link, Marks, Role, SpareProof};
+use healing::world::host::{BootOrder, CmdbState, History, Host, Lifecycle, Link, Marks, Role, SpareProof};
 use healing::world::scope::{Cluster, Consent, Domain, DomainKind, Pool};
 use std::collections::BTreeMap;
 
@@ -59,6 +59,8 @@ pub struct Site {
     pub storage: Vec<Storage>,
     /// Hosts whose crash kernel writes a dump.
     pub crash_kernel: Vec<HostId>,
+    /// Hosts whose firmware asks the network before the disk.
+    pub network_first: Vec<HostId>,
 }
 
 impl Site {
@@ -74,6 +76,7 @@ impl Site {
             places: BTreeMap::new(),
             storage: Vec::new(),
             crash_kernel: Vec::new(),
+            network_first: Vec::new(),
         }
     }
 
@@ -177,6 +180,13 @@ impl Site {
             let unlabelled_domain = unlabelled.then(|| self.unlabelled(cluster));
             let Some(host) = self.hosts.get_mut(&id) else { continue };
             host.storage = if stores { storage } else { None };
+            // Some ask the network first, and of some no boot was watched yet.
+            if id.0 % 5 == 2 {
+                self.network_first.push(id);
+            }
+            if id.0 % 5 >= 2 {
+                host.history.boot_order = BootOrder::Unknown;
+            }
             host.outlets = physical.pdu.is_some() && chance.percent(40);
             if let Some(domain) = unlabelled_domain {
                 host.domains = vec![domain];
@@ -299,7 +309,7 @@ impl Site {
             }),
             drill: None,
             assessment: Assessment::default(),
-            history: History::default(),
+            history: History { boot_order: BootOrder::DiskFirst, ..History::default() },
             incident: None,
             our_cordon: None,
             our_taint: None,

@@ -315,6 +315,26 @@ fn no_host_is_started_for_its_own_system_with_its_boot_ticket_open() {
 }
 
 #[test]
+fn a_host_that_asks_the_network_before_its_disk_is_left_to_boot_from_it() {
+    let scene = |name: &str| {
+        let scene = SECOND_THOUGHTS.iter().find(|s| s.name == name).expect("a scene");
+        let (simulation, _) = story(scene);
+        let text = simulation.transcript().expect("a transcript is kept").text();
+        let asked = text.matches("asks the network for something to boot").count();
+        assert!(asked > 0, "{text}");
+        let orders = |what: &str| text.lines().filter(|line| line.contains("orders") && line.contains(what)).count();
+        (orders("force off"), simulation.reality.disk_writes(ILL), text.clone())
+    };
+    let (offs, writes, text) = scene("a host that asks the network before its disk reboots");
+    assert_eq!((offs, writes), (0, 0), "{text}");
+    let (offs, writes, text) = scene("a host that asks the network before its disk hangs");
+    assert_eq!((offs, writes), (1, 0), "{text}");
+    // Also such a host is known to have nothing, once it had the time to come up.
+    let (_, writes, text) = scene("a host that asks the network before its disk has lost its system");
+    assert!(writes > 0, "{text}");
+}
+
+#[test]
 fn a_person_who_says_no_ends_the_ladder_where_it_stands() {
     let scene = SECOND_THOUGHTS.iter().find(|s| s.name == "denied while a replacement waits for approval");
     let (simulation, text) = story(scene.expect("a scene"));

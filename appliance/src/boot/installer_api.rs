@@ -1,6 +1,6 @@
 //! The installer's conversation, as the appliance holds it: HTTPS, three questions, small bodies.
 
-use super::job::State;
+use super::job::{State, go_into_one_answer};
 use super::jobs::{HelloState, JobError};
 use super::shelf::{Shelf, starts};
 use super::stock::StockError;
@@ -203,7 +203,7 @@ impl InstallerApi {
             }
             _ => {
                 let job = self.session(peer, session.as_deref())?;
-                encode(&self.first_boot(&job).await?)
+                body_of(&self.first_boot(&job).await?)
             }
         }
     }
@@ -235,6 +235,13 @@ impl InstallerApi {
         }
         if Token::parse(&hello.boot).is_none() {
             return Err(forbidden("the installer's boot number is not 32 hexadecimal digits"));
+        }
+        // An installer repeats its hello until it has its answer, and reports a later stage only then.
+        if let State::Installing { boot, stage, .. } = &job.state
+            && *boot == hello.boot
+            && *stage > InstallStage::Hello
+        {
+            return Err(forbidden("this installer has its order and reports: it is not given to it again"));
         }
         let order = match self.order(&job, &ticket, &hello, local) {
             Ok(order) => order,
@@ -299,6 +306,8 @@ impl InstallerApi {
             }
             return Ok(Order::Prove(Box::new(ProveOrder { disk: task.disk.clone() })));
         }
+        // Asked here for files that came another way than by our command line: afterwards the disk is written.
+        go_into_one_answer(&task.first_boot).map_err(|why| format!("{why}; nothing was written"))?;
         let (name, version) = task.of_image().ok_or_else(|| "the job names no image".to_owned())?;
         let image = self.shelf.image(name, version).map_err(NoOrder::of_stock)?;
         if image.manifest.arch != hello.inventory.arch {
@@ -331,7 +340,7 @@ impl InstallerApi {
             .http;
         let http = SocketAddrV4::new(address, port);
         let token = ticket.token.as_str();
-        let order = InstallOrder {
+        Ok(Order::Install(Box::new(InstallOrder {
             disk: task.disk.clone(),
             image: ImageSource {
                 manifest: image.manifest_text.clone(),
@@ -342,12 +351,7 @@ impl InstallerApi {
             mode: task.mode,
             foreign_data_approved: task.foreign_data_approved,
             set_boot_entry: image.manifest.efi_loader.is_some(),
-        };
-        // An installer that repeats hello after it has verified the disk goes on behind that.
-        match &job.state {
-            State::Installing { stage, .. } if *stage > InstallStage::Verify => Ok(Order::Configure(Box::new(order))),
-            _ => Ok(Order::Install(Box::new(order))),
-        }
+        })))
     }
 
     /// The job of a session.
@@ -475,9 +479,45 @@ fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Refused> {
     serde_json::to_vec(value).map_err(|e| problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))
 }
 
+/// The files of a first boot as an answer. More than an installer reads is no answer; asked again it would be the same,
+/// so that is its end.
+fn body_of(files: &FirstBoot) -> Result<Vec<u8>, Refused> {
+    let body = encode(files)?;
+    if body.len() <= BODY_LIMIT_BYTES {
+        return Ok(body);
+    }
+    let sentence = format!(
+        "the files of the first boot, those of the join among them, have {} bytes as they are sent (in Base64), and an \
+         installer reads at most {BODY_LIMIT_BYTES}: the image is on the disk, and none of these files. Make the \
+         templates of the join or the files that were given with the job smaller, then install again",
+        body.len()
+    );
+    Err(problem(StatusCode::UNPROCESSABLE_ENTITY, "first-boot-too-long", sentence))
+}
+
 fn respond(status: StatusCode, body: Vec<u8>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::install::FirstBootFile;
+
+    #[test]
+    fn files_that_no_installer_would_read_are_refused_for_good_and_in_words() {
+        let files = |characters: usize| FirstBoot {
+            files: vec![FirstBootFile { path: "/f".to_owned(), mode: 0o600, content: "A".repeat(characters) }],
+        };
+        let around = body_of(&files(0)).unwrap().len();
+        assert_eq!(body_of(&files(BODY_LIMIT_BYTES - around)).unwrap().len(), BODY_LIMIT_BYTES);
+        let (status, problem) = body_of(&files(BODY_LIMIT_BYTES - around + 1)).unwrap_err();
+        // Of any other kind of error an installer asks again, for ten minutes.
+        assert!(status.is_client_error(), "{status}");
+        assert!(problem.sentence.contains(&BODY_LIMIT_BYTES.to_string()), "{}", problem.sentence);
+        assert_eq!(problem.code.as_str(), "first-boot-too-long");
+    }
 }

@@ -6,7 +6,7 @@
 use crate::rejoin::names::NodeName;
 use protocol::digest::Sha256;
 use protocol::disk::DiskName;
-use protocol::install::{Failure, FirstBootFile, InstallStage, WriteMode};
+use protocol::install::{Failure, FirstBoot, FirstBootFile, GIVEN_FILES_LIMIT_BYTES, InstallStage, WriteMode};
 use protocol::name::Name;
 use pxe::gate::{FirstLoader, Now, Phase, ProxyStyle, Ticket, Token};
 use pxe::mac::Mac;
@@ -57,6 +57,22 @@ impl Task {
     pub fn of_image(&self) -> Option<(&Name, &Name)> {
         self.image.as_ref().zip(self.image_version.as_ref())
     }
+}
+
+/// That files for a first boot go into one answer to the installer, with room for those of a join. It asks for them
+/// when the disk is written, so this has to be known before.
+///
+/// # Errors
+/// They do not, in words.
+pub fn go_into_one_answer(files: &[FirstBootFile]) -> Result<(), String> {
+    let bytes = FirstBoot::encoded_bytes(files);
+    if bytes <= GIVEN_FILES_LIMIT_BYTES {
+        return Ok(());
+    }
+    Err(format!(
+        "the files of the first boot have {bytes} bytes as they are sent (in Base64), and an installer takes at most \
+         {GIVEN_FILES_LIMIT_BYTES} of them: give fewer or smaller ones, and let the host fetch the rest itself"
+    ))
 }
 
 /// For whom the image of a virtual drive is.
@@ -233,6 +249,20 @@ impl Task {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_bounded_by_what_all_of_them_take_on_their_way() {
+        let file = |bytes: usize| FirstBootFile {
+            path: "/etc/file".to_owned(),
+            mode: 0o600,
+            content: "A".repeat(bytes.div_ceil(3) * 4),
+        };
+        assert_eq!(go_into_one_answer(&[]), Ok(()));
+        // The largest file that is read goes alone, and not with another one of a quarter of its size.
+        assert_eq!(go_into_one_answer(&[file(512 << 10)]), Ok(()));
+        let why = go_into_one_answer(&[file(512 << 10), file(128 << 10)]).unwrap_err();
+        assert!(why.contains(&GIVEN_FILES_LIMIT_BYTES.to_string()) && why.contains("fewer or smaller"), "{why}");
+    }
 
     #[test]
     fn a_closed_job_tells_whether_it_was_installed_and_files_from_before_are_read() {

@@ -3,11 +3,12 @@
 use super::Usage;
 use super::output::{Exit, Format, data, json, table, talk};
 use crate::boot::config::{BootConfig, ConfigError, LinkConfig};
-use crate::boot::job::{Job, MediaFor, State, Task};
+use crate::boot::job::{Job, MediaFor, State, Task, go_into_one_answer};
 use crate::boot::jobs::{JobError, Jobs};
 use crate::boot::stock::{ServedImage, ServedSet};
 use crate::boot::{clock, logbook, media, serve};
 use crate::rejoin::names::NodeName;
+use crate::rejoin::port::is_of_incident;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -253,6 +254,11 @@ pub(super) struct Checked {
 impl Wanted {
     /// Reads and checks all of it, and opens nothing.
     pub(super) fn check(self) -> anyhow::Result<(BootConfig, Jobs, Checked)> {
+        if is_of_incident(&self.job) {
+            return Err(
+                Usage(format!("--job {}: jobs of incidents are called so; choose another name", self.job)).into()
+            );
+        }
         let disk = DiskName { serial: self.disk_serial, wwn: self.disk_wwn };
         if !disk.is_given() {
             return Err(Usage(
@@ -261,7 +267,7 @@ impl Wanted {
             )
             .into());
         }
-        let first_boot = self.first_boot_file.iter().map(|text| first_boot_file(text)).collect::<Result<_, _>>()?;
+        let first_boot = first_boot_files(&self.first_boot_file)?;
         let config = self.configured.read()?;
         if self.join.is_some() && config.join.is_none() {
             return Err(Usage("--join needs a cluster: write [join] in the configuration".to_owned()).into());
@@ -336,8 +342,14 @@ impl HostLink {
     }
 }
 
-/// The largest file for a first boot, bytes: all of them have to fit into one message to the installer.
+/// The largest file for a first boot that is read, bytes. What all of them may have is [`go_into_one_answer`]'s.
 const FIRST_BOOT_FILE_LIMIT_BYTES: u64 = 512 * 1024;
+
+fn first_boot_files(texts: &[String]) -> anyhow::Result<Vec<FirstBootFile>> {
+    let files = texts.iter().map(|text| first_boot_file(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    go_into_one_answer(&files).map_err(|why| Usage(format!("--first-boot-file: {why}")))?;
+    Ok(files)
+}
 
 fn first_boot_file(text: &str) -> anyhow::Result<FirstBootFile> {
     let usage = |what: String| anyhow::Error::from(Usage(what));
@@ -509,5 +521,25 @@ impl Pcap {
         std::fs::copy(&from, &self.out).with_context(|| format!("{} to {}", from.display(), self.out.display()))?;
         talk(&format!("written to {}", self.out.display()));
         Ok(Exit::Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_first_boot_that_no_answer_holds_are_refused_before_a_job_is_opened() {
+        let file = std::env::temp_dir().join(format!("rackmedic-first-boot-sum-{}", std::process::id()));
+        std::fs::write(&file, vec![7_u8; 400 << 10]).unwrap();
+        let given = |count: usize| -> Vec<String> {
+            (0..count).map(|number| format!("/etc/file{number}={}", file.display())).collect()
+        };
+        let one = first_boot_files(&given(1)).unwrap();
+        assert_eq!((one.len(), one[0].path.as_str()), (1, "/etc/file0"));
+        // Each of them is small enough by itself.
+        let error = first_boot_files(&given(2)).unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("--first-boot-file"), "{error}");
+        std::fs::remove_file(&file).unwrap();
     }
 }

@@ -54,7 +54,8 @@ pub(super) enum Host {
     Import(Import),
     /// A maintenance window: nothing disruptive is done to the host. It needs `--for` or `--end`.
     Maintenance(Maintenance),
-    /// Ask for the ladder on a host that the evidence does not yet condemn. No rule is waived.
+    /// Begin a host's ladder anew after a person said no to it, or look at the host at once. One that is well stays as it
+    /// is, and no rule is waived.
     Heal(Named),
     /// Return a quarantined or flapping host to service.
     Return(Named),
@@ -108,7 +109,7 @@ pub(super) struct Prove {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The first line names the columns: name, pool and, of others, node, cluster, role, serial, uuid, address, mac (several apart by blanks),\nbmc_url, bmc_password_file, bmc_pin, rack, pdu, switch, chassis, disk_serial, disk_wwn, second_port, storage, versions, self.\nA host that is known keeps what has no column here. Comma or semicolon, with or without byte order mark, LF or CRLF. Pools must be declared before (`rackmedic apply`)."
+    after_help = "The first line names the columns: name, pool and, of others, node, cluster, role, serial, uuid, address, mac (several apart by blanks),\nbmc_url, bmc_password_file, bmc_pin, rack, pdu, switch, chassis, disk_serial, disk_wwn, second_port, storage, versions, self.\nA host that is known keeps what has no column here; a field that is empty empties it. Every row has as many fields as the first line. Comma or semicolon, with or without byte order mark, LF or CRLF. Pools must be declared before (`rackmedic apply`)."
 )]
 pub(super) struct Import {
     /// The file.
@@ -334,8 +335,14 @@ fn host(row: Row<'_>, known: Option<&HostEntry>, base: &Path, index: usize, wron
     let mut tell = |field: &str, what: String| {
         wrong.push(Wrong { kind: EntryKind::Host, index, field: field.to_owned(), what });
     };
-    if row.row.len() > row.columns.len() {
-        tell("name", format!("{} fields, but {} columns", row.row.len(), row.columns.len()));
+    // A field that is not there is not an empty one: a file that was cut off would erase what is kept of the host.
+    if row.row.len() != row.columns.len() {
+        let cut = if row.row.len() < row.columns.len() {
+            ": the file may be cut off, or the spreadsheet left out what is empty at the end of a row"
+        } else {
+            ""
+        };
+        tell("name", format!("{} fields, but {} columns{cut}", row.row.len(), row.columns.len()));
     }
     let kept = known.cloned();
     let kept = kept.unwrap_or_else(|| HostEntry {
@@ -465,6 +472,26 @@ mod tests {
         assert_eq!(fields(&a), [(2, "n1|w|r1".to_owned()), (3, "n2|w|r2".to_owned())]);
         assert_eq!(fields(&a), fields(&b));
         assert_eq!(a.columns, b.columns);
+    }
+
+    #[test]
+    fn a_row_with_fewer_or_more_fields_than_the_head_is_refused_with_its_line_and_erases_nothing() {
+        let wrong_of = |text: &str| {
+            let Rows { columns, rows } = read(text.as_bytes()).unwrap();
+            let mut wrong = Vec::new();
+            for (index, (_, row)) in rows.iter().enumerate() {
+                host(Row { columns: &columns, row }, None, Path::new(""), index, &mut wrong);
+            }
+            wrong.iter().map(|one| line(Path::new("hosts.csv"), &columns, &rows, one)).collect::<Vec<_>>()
+        };
+        assert!(wrong_of("name,pool,rack,self\nn1,w,r1,yes\nn2,w,,\n").is_empty(), "empty fields are fields");
+        let cut = wrong_of("name,pool,rack,self\nn1,w,r1,yes\nn2,w");
+        assert_eq!(cut.len(), 1, "{cut:?}");
+        assert!(cut[0].starts_with("hosts.csv:3:1: name: 2 fields, but 4 columns: the file may be cut off"), "{cut:?}");
+        // At a comma too: the last field is there and empty, those behind it are not there.
+        assert_eq!(wrong_of("name,pool,rack,self\nn1,w,").len(), 1);
+        let long = wrong_of("name,pool\nn1,w,r1\n");
+        assert_eq!(long, ["hosts.csv:2:1: name: 3 fields, but 2 columns"]);
     }
 
     #[test]

@@ -79,11 +79,21 @@ pub(super) enum Site {
     /// Only observe from now on.
     Observe(Asking),
     /// Act again, after a time of observing; also after a restored backup.
-    Act(Asking),
+    Act(Act),
     /// Reset the breaker that three failed heals in a row or an identity alarm tripped.
     ResetBreaker(Asking),
     /// Lift the freeze of all power that an identity alarm set.
     LiftPowerFreeze(Asking),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Act {
+    /// Also when the journal could not be read whole, so that nobody knows what was done before: what counts cycles and
+    /// reimages begins at none.
+    #[arg(long)]
+    budgets_unknown: bool,
+    #[command(flatten)]
+    asking: Asking,
 }
 
 #[derive(Debug, Args)]
@@ -96,8 +106,8 @@ impl Site {
     pub(super) fn run(self) -> anyhow::Result<Exit> {
         let (asking, asked) = match self {
             Site::Status(asking) => return asking.status(),
-            Site::Observe(asking) => (asking, Asked::ObserveOnly { on: true }),
-            Site::Act(asking) => (asking, Asked::ObserveOnly { on: false }),
+            Site::Observe(asking) => (asking, Asked::ObserveOnly { on: true, budgets_unknown: false }),
+            Site::Act(Act { asking, budgets_unknown }) => (asking, Asked::ObserveOnly { on: false, budgets_unknown }),
             Site::ResetBreaker(asking) => (asking, Asked::ResetBreaker),
             Site::LiftPowerFreeze(asking) => (asking, Asked::LiftPowerFreeze),
         };
@@ -124,7 +134,7 @@ pub(super) enum Incident {
     /// One incident: evidence, plan, the present step, what blocks it, what people were told.
     Show(One),
     /// Approve the rung that it stands on, for 15 minutes and only as things stand now.
-    Approve(One),
+    Approve(Approve),
     /// End its ladder: the host is left as it is, powered on.
     Deny(One),
     /// Confirm that its host is off, by what is written on the machine.
@@ -137,6 +147,15 @@ pub(super) struct One {
     incident: u64,
     #[command(flatten)]
     to: To,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Approve {
+    #[command(flatten)]
+    one: One,
+    /// What is approved, as `incident list` shows it: power-cycle, reimage, … If the ladder has gone on since, nothing is.
+    #[arg(long)]
+    rung: String,
 }
 
 #[derive(Debug, Args)]
@@ -153,7 +172,7 @@ impl Incident {
         match self {
             Incident::List(asking) => asking.incidents(),
             Incident::Show(one) => one.show(),
-            Incident::Approve(one) => one.order(|incident| Asked::Approve { incident }),
+            Incident::Approve(Approve { one, rung }) => one.order(|incident| Asked::Approve { incident, rung }),
             Incident::Deny(one) => one.order(|incident| Asked::Deny { incident }),
             Incident::ConfirmOff(confirm) => {
                 let serial = confirm.serial;
@@ -191,6 +210,7 @@ impl Asking {
             "diagnosis",
             "end",
             "phase",
+            "rung",
             "detected_s",
             "proven_off_s",
             "released_s",
@@ -211,6 +231,7 @@ impl Asking {
             "DIAGNOSIS",
             "END",
             "PHASE",
+            "RUNG",
             "DETECTED S",
             "PROVEN OFF S",
             "RELEASED S",

@@ -15,6 +15,9 @@ use std::time::Duration;
 pub const CONNECT: Duration = Duration::from_secs(4);
 /// An answer is there within this, or the API is silent.
 pub const ANSWER: Duration = Duration::from_secs(10);
+/// A connection that brings nothing for this long is dead. Longer than any watch call may be silent, since the server ends
+/// each after a minute at most.
+const NOTHING_READ: Duration = Duration::from_secs(75);
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +83,7 @@ impl Access {
         if config.tls_server_name.is_some() {
             base.tls_server_name.clone_from(&config.tls_server_name);
         }
-        base.connect_timeout = Some(CONNECT);
-        base.write_timeout = Some(ANSWER);
-        base.default_retry = false;
+        bound(&mut base);
         Ok(Access { base })
     }
 
@@ -92,9 +93,7 @@ impl Access {
     /// It cannot be read or is unfit.
     pub async fn of_kubeconfig(path: &Path) -> Result<Access, ClientError> {
         let mut base = from_kubeconfig(path).await?;
-        base.connect_timeout = Some(CONNECT);
-        base.write_timeout = Some(ANSWER);
-        base.default_retry = false;
+        bound(&mut base);
         Ok(Access { base })
     }
 
@@ -136,10 +135,19 @@ pub fn etcd_client(endpoint: &str, etcd: &EtcdConfig) -> Result<kube::Client, Cl
         client_key: named(&etcd.key_file),
         ..AuthInfo::default()
     };
+    bound(&mut config);
+    kube::Client::try_from(config).map_err(|error| ClientError::Build(Box::new(error)))
+}
+
+/// Nothing waits for ever and nothing is asked twice by the library.
+fn bound(config: &mut kube::Config) {
     config.connect_timeout = Some(CONNECT);
     config.write_timeout = Some(ANSWER);
+    // Without it a request on a connection that died in the pool hangs until TCP gives up, a quarter of an hour later. It
+    // counts from the request and not from when the connection fell idle.
+    config.read_timeout = Some(NOTHING_READ);
+    config.reset_reader_on_write = true;
     config.default_retry = false;
-    kube::Client::try_from(config).map_err(|error| ClientError::Build(Box::new(error)))
 }
 
 fn address(endpoint: &str) -> Result<Uri, ClientError> {
@@ -279,6 +287,15 @@ mod tests {
         assert_eq!(trouble(&status(422)), Trouble::Refused);
         assert_eq!(trouble(&status(401)), Trouble::Unauthenticated);
         assert_eq!(trouble(&status(409)), Trouble::Conflict);
+    }
+
+    #[test]
+    fn a_dead_connection_is_given_up_and_a_quiet_watch_is_not() {
+        let mut config = kube::Config::new("https://127.0.0.1:6443".parse().unwrap());
+        bound(&mut config);
+        let quiet = Duration::from_secs(super::super::watch::WATCH_S.into());
+        assert!(config.read_timeout.is_some_and(|given_up| given_up > quiet + Duration::from_secs(10)));
+        assert!(config.reset_reader_on_write && !config.default_retry);
     }
 
     #[tokio::test]

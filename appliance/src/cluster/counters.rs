@@ -1,5 +1,6 @@
 //! What a cluster's watchers counted, for `/metrics`.
 
+use super::foreign::KINDS;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,8 @@ pub struct Counters {
     pub behind: AtomicU64,
     /// Requests of acts by result: done, silent, refused.
     pub acts: [AtomicU64; 3],
+    /// Readings of what others do, by kind: those that came, and those that did not.
+    pub foreign: [[AtomicU64; 2]; KINDS.len()],
     lag: [AtomicU64; LAG_BOUNDS_MS.len() + 1],
     lag_sum_ms: AtomicU64,
 }
@@ -86,6 +89,12 @@ impl Counters {
         for (result, counter) in ["done", "silent", "refused"].into_iter().zip(&self.acts) {
             line("acts_total", &format!(",result=\"{result}\""), read(counter));
         }
+        for (kind, counts) in KINDS.iter().zip(&self.foreign) {
+            for (result, counter) in ["read", "failed"].into_iter().zip(counts) {
+                let labels = format!(",kind=\"{}\",result=\"{result}\"", kind.name);
+                line("foreign_reads_total", &labels, read(counter));
+            }
+        }
         let mut below = 0;
         for (index, count) in self.lag.iter().enumerate() {
             below += read(count);
@@ -100,6 +109,20 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_never_read_of_others_doings_shows() {
+        let counters = Counters::default();
+        Counters::add(&counters.foreign[1][1]);
+        let mut text = String::new();
+        counters.write("prod", &mut text);
+        for line in [
+            "{cluster=\"prod\",kind=\"Machine.cluster.x-k8s.io\",result=\"read\"} 0",
+            "{cluster=\"prod\",kind=\"Machine.cluster.x-k8s.io\",result=\"failed\"} 1",
+        ] {
+            assert!(text.contains(&format!("rackmedic_cluster_foreign_reads_total{line}")), "{text}");
+        }
+    }
 
     #[test]
     fn the_lag_is_told_by_shares_and_written_as_a_histogram() {

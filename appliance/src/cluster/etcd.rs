@@ -1,20 +1,23 @@
 //! etcd's members, read live from the members themselves by etcd's own JSON gateway (`/v3/cluster/member/list`,
 //! `/v3/maintenance/status`), and the removal of one by its ID.
 //!
-//! With client certificates each member is asked directly. Without them nothing is known of the list, and rule 22 holds;
-//! whether a member lives is then told by the API server beside it and by its port.
+//! With client certificates each member is asked directly; they are read again from their files when a member does not take
+//! them. Without them nothing is known of the list, and rule 22 holds; whether a member lives is then told by the API server
+//! beside it and by its port.
 
-use super::client::{Answer, ask};
-use super::config::ClusterConfig;
+use super::client::{Answer, ClientError, ask};
+use super::config::{ClusterConfig, ControlPlaneConfig, EtcdConfig};
 use super::watch::Watch;
 use futures_util::future::join_all;
 use healing::id::HostId;
 use healing::sight::{EtcdMember, EtcdReport};
 use healing::signal::{Seen, Signal, Source};
 use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
 
 /// Between two readings: rule 18 wants one at most 10 s old.
 const EVERY: Duration = Duration::from_secs(4);
@@ -22,6 +25,8 @@ const EVERY: Duration = Duration::from_secs(4);
 const DEADLINE: Duration = Duration::from_secs(3);
 /// Members kept.
 const MEMBERS_MAX: usize = 9;
+/// Certificates are read again at most this often.
+const RENEW: Duration = Duration::from_secs(15);
 
 /// One member's client side.
 #[derive(Clone)]
@@ -39,10 +44,52 @@ impl std::fmt::Debug for Gate {
     }
 }
 
-/// All members of a cluster that we can speak to.
+/// All members of a cluster that we can speak to. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Etcd {
-    gates: Arc<[Gate]>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    cluster: String,
+    access: EtcdConfig,
+    planes: Vec<ControlPlaneConfig>,
+    gates: RwLock<Arc<[Gate]>>,
+    renewal: Mutex<Renewal>,
+}
+
+/// The certificates in use.
+#[derive(Debug)]
+struct Renewal {
+    /// Digest of the files that the gates were made from.
+    made_from: [u8; 32],
+    looked_at: Option<Instant>,
+    /// What people were told last, so that they are told once.
+    told: Option<String>,
+}
+
+/// A digest of the files with certificates and key.
+fn digest(access: &EtcdConfig) -> Result<[u8; 32], ClientError> {
+    let mut digest = Sha256::new();
+    for path in [&access.ca_file, &access.cert_file, &access.key_file].into_iter().flatten() {
+        let bytes = std::fs::read(path).map_err(|source| ClientError::Read { path: path.clone(), source })?;
+        let bytes = Zeroizing::new(bytes);
+        digest.update(bytes.len().to_be_bytes());
+        digest.update(bytes.as_slice());
+    }
+    Ok(digest.finalize().into())
+}
+
+fn gates(access: &EtcdConfig, planes: &[ControlPlaneConfig]) -> Result<Vec<Gate>, ClientError> {
+    let mut gates = Vec::new();
+    for plane in planes {
+        if let Some(address) = &plane.etcd {
+            let client = super::client::etcd_client(address, access)?;
+            gates.push(Gate { node: plane.node.clone(), address: address.clone(), client });
+        }
+    }
+    Ok(gates)
 }
 
 /// A member as the list shows it.
@@ -127,21 +174,78 @@ impl Etcd {
     ///
     /// # Errors
     /// A file or an address is unusable.
-    pub fn open(config: &ClusterConfig) -> Result<Option<Etcd>, super::client::ClientError> {
+    pub fn open(config: &ClusterConfig) -> Result<Option<Etcd>, ClientError> {
         let Some(access) = &config.etcd else { return Ok(None) };
-        let mut gates = Vec::new();
-        for plane in &config.control_planes {
-            if let Some(address) = &plane.etcd {
-                let client = super::client::etcd_client(address, access)?;
-                gates.push(Gate { node: plane.node.clone(), address: address.clone(), client });
-            }
+        // Before the files are used: what is written between the two is then taken for a change.
+        let made_from = digest(access)?;
+        let gates = gates(access, &config.control_planes)?;
+        if gates.is_empty() {
+            return Ok(None);
         }
-        Ok((!gates.is_empty()).then(|| Etcd { gates: gates.into() }))
+        let shared = Shared {
+            cluster: config.name.clone(),
+            access: access.clone(),
+            planes: config.control_planes.clone(),
+            gates: RwLock::new(gates.into()),
+            renewal: Mutex::new(Renewal { made_from, looked_at: None, told: None }),
+        };
+        Ok(Some(Etcd { shared: Arc::new(shared) }))
+    }
+
+    fn gates(&self) -> Arc<[Gate]> {
+        Arc::clone(&self.shared.gates.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A member and we do not take each other's certificates: takes up those on disk, if they are others than those in use.
+    /// Looks once in a while, and tells people once of each change.
+    fn renew(&self, now: Instant) {
+        let mut renewal = self.shared.renewal.lock().unwrap_or_else(PoisonError::into_inner);
+        if renewal.looked_at.is_some_and(|at| now.saturating_duration_since(at) < RENEW) {
+            return;
+        }
+        renewal.looked_at = Some(now);
+        let found = digest(&self.shared.access);
+        let made = match found {
+            Ok(found) if found == renewal.made_from => Ok(None),
+            Ok(found) => gates(&self.shared.access, &self.shared.planes).map(|fresh| Some((found, fresh))),
+            Err(error) => Err(error),
+        };
+        let word = match made {
+            Ok(Some((found, fresh))) => {
+                *self.shared.gates.write().unwrap_or_else(PoisonError::into_inner) = fresh.into();
+                renewal.made_from = found;
+                renewal.told = None;
+                tracing::info!(
+                    cluster = self.shared.cluster,
+                    "the certificates for etcd changed on disk and are used now"
+                );
+                return;
+            }
+            Ok(None) => "those on disk are the ones in use: renew them".to_owned(),
+            Err(error) => format!("those on disk cannot be used: {error}"),
+        };
+        if renewal.told.as_ref() != Some(&word) {
+            tracing::warn!(
+                cluster = self.shared.cluster,
+                why = word,
+                "a member of etcd and we do not take each other's certificates: it is not read, and without a live reading no \
+                 control-plane host is acted on"
+            );
+            renewal.told = Some(word);
+        }
+    }
+
+    /// Members answer, and none for whom our certificates are not good: the next trouble is told anew.
+    fn taken(&self) {
+        let told = self.shared.renewal.lock().unwrap_or_else(PoisonError::into_inner).told.take();
+        if told.is_some() {
+            tracing::info!(cluster = self.shared.cluster, "the members of etcd take our certificates again");
+        }
     }
 
     /// Reads the list from the first that gives one, in order, `except` the host that is to go; and who it was.
-    async fn list(&self, except: Option<&str>) -> Option<(&Gate, Vec<Listed>)> {
-        for gate in self.gates.iter().filter(|gate| except != Some(gate.node.as_str())) {
+    async fn list<'a>(gates: &'a [Gate], except: Option<&str>) -> Option<(&'a Gate, Vec<Listed>)> {
+        for gate in gates.iter().filter(|gate| except != Some(gate.node.as_str())) {
             // Linearizable: a member cut off from the others must not tell of better days.
             let asked = ask(&gate.client, "/v3/cluster/member/list", Some(b"{\"linearizable\":true}".to_vec()));
             if let Ok(Ok(answer)) = tokio::time::timeout(DEADLINE, asked).await
@@ -174,7 +278,8 @@ impl Etcd {
 
     /// Removes a member by its ID, through another member than the one that is to go.
     pub async fn remove(&self, id: u64, node: &str) -> Removal {
-        let Some((gate, members)) = self.list(Some(node)).await else { return Removal::Silent };
+        let gates = self.gates();
+        let Some((gate, members)) = Etcd::list(&gates, Some(node)).await else { return Removal::Silent };
         if !members.iter().any(|member| member.id == id) {
             return Removal::Gone;
         }
@@ -233,13 +338,19 @@ impl Watch {
                 _ = tick.tick() => {}
             }
             let begun = self.time.now().elapsed;
-            let asked = join_all(etcd.gates.iter().map(Etcd::status));
-            let (list, all) = tokio::join!(etcd.list(None), asked);
+            let gates = etcd.gates();
+            let asked = join_all(gates.iter().map(Etcd::status));
+            let (list, all) = tokio::join!(Etcd::list(&gates, None), asked);
             let at = self.time.now().elapsed;
             let deadline_ms = u64::try_from(DEADLINE.as_millis()).unwrap_or(u64::MAX);
             let drained_ms = at.since(begun).saturating_sub(deadline_ms);
+            if all.iter().any(|told| matches!(told, Told::Ours)) {
+                etcd.renew(Instant::now());
+            } else if all.iter().any(|told| matches!(told, Told::Status(_))) {
+                etcd.taken();
+            }
             let mut told = BTreeMap::new();
-            for (gate, told_by) in etcd.gates.iter().zip(all) {
+            for (gate, told_by) in gates.iter().zip(all) {
                 let seen = match told_by {
                     Told::Status(status) => {
                         nodes.retain(|id, node| *id == status.header.member_id || *node != gate.node);
@@ -262,7 +373,7 @@ impl Watch {
             // A list that nobody gives leaves the last one standing, and it grows old (rule 18).
             let Some((_, list)) = list else { continue };
             for member in &list {
-                let gate = etcd.gates.iter().find(|gate| {
+                let gate = gates.iter().find(|gate| {
                     member.name == gate.node || member.client_urls.iter().any(|url| bare(url) == bare(&gate.address))
                 });
                 if let Some(gate) = gate {
@@ -311,6 +422,7 @@ impl Watch {
 mod tests {
     use super::*;
     use healing::time::Elapsed;
+    use serde_json::json;
 
     const LIST: &str = r#"{"header":{"cluster_id":"1","member_id":"13803658152347727308","raft_term":"4"},"members":[
         {"ID":"13803658152347727308","name":"cp1","peerURLs":["https://10.84.0.11:2380"],"clientURLs":["https://10.84.0.11:2379"]},
@@ -338,5 +450,46 @@ mod tests {
         let healthy: Vec<bool> = report.members.iter().map(|m| m.healthy).collect();
         assert_eq!(healthy, [true, true, false]);
         assert_eq!((report.members[0].host, report.members[1].host), (Some(HostId(1)), None));
+    }
+
+    #[tokio::test]
+    async fn certificates_that_were_renewed_on_disk_are_taken_up_and_those_that_were_not_are_told_of_once() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-etcd-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        let issue = || {
+            let made = rcgen::generate_simple_self_signed(vec!["etcd".to_owned()]).unwrap();
+            write("ca", &made.cert.pem());
+            write("cert", &made.cert.pem());
+            write("key", &made.signing_key.serialize_pem());
+        };
+        issue();
+        let config: ClusterConfig = serde_json::from_value(json!({
+            "id": 1, "name": "c", "kubeconfig": "k",
+            "control_plane": [{"node": "cp1", "api": "https://127.0.0.1:1", "etcd": "https://127.0.0.1:2"}],
+            "etcd": {"ca_file": folder.join("ca"), "cert_file": folder.join("cert"), "key_file": folder.join("key")},
+        }))
+        .unwrap();
+        let etcd = Etcd::open(&config).unwrap().unwrap();
+        let told = || etcd.shared.renewal.lock().unwrap().told.clone();
+        let (first, begun) = (etcd.gates(), Instant::now());
+        etcd.renew(begun);
+        assert!(Arc::ptr_eq(&first, &etcd.gates()) && told().is_some_and(|word| word.contains("renew them")));
+
+        issue();
+        etcd.renew(begun + RENEW / 2);
+        assert!(Arc::ptr_eq(&first, &etcd.gates()), "not at once");
+        etcd.renew(begun + RENEW);
+        let second = etcd.gates();
+        assert!(!Arc::ptr_eq(&first, &second) && told().is_none());
+
+        // Half written: what is in use stays, and it is tried again.
+        write("key", "");
+        etcd.renew(begun + 2 * RENEW);
+        assert!(Arc::ptr_eq(&second, &etcd.gates()) && told().is_some_and(|word| word.contains("cannot be used")));
+        issue();
+        etcd.renew(begun + 3 * RENEW);
+        assert!(!Arc::ptr_eq(&second, &etcd.gates()));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -13,6 +13,7 @@ mod foreign;
 pub mod link;
 mod marks;
 pub mod node;
+mod node_watch;
 pub mod proof;
 pub mod rbac;
 mod readyz;

@@ -24,6 +24,8 @@ pub struct Seen {
     pub report: NodeReport,
     /// For the register.
     pub facts: NodeFacts,
+    /// Which writing of it this is; compared for equality only.
+    pub version: String,
     /// The kubelet's version.
     pub kubelet: String,
     /// It carries a control-plane role.
@@ -100,6 +102,7 @@ pub fn read(node: &Node) -> Seen {
                 .collect(),
             uid: node.metadata.uid.clone().unwrap_or_default(),
         },
+        version: node.metadata.resource_version.clone().unwrap_or_default(),
         kubelet: info.map(|i| i.kubelet_version.clone()).unwrap_or_default(),
         control_plane: role("node-role.kubernetes.io/control-plane") || role("node-role.kubernetes.io/master"),
         foreign_cordon,

@@ -24,9 +24,16 @@ pub struct NameTable {
 }
 
 impl NameTable {
-    /// Replaces the hosts of a cluster.
+    /// Replaces the hosts of a cluster. What another Node showed as a host's is not that host's any more.
     pub fn set(&self, cluster: ClusterId, hosts: BTreeMap<String, HostId>) {
-        self.clusters.write().unwrap_or_else(PoisonError::into_inner).insert(cluster, Arc::new(hosts));
+        let mut clusters = self.clusters.write().unwrap_or_else(PoisonError::into_inner);
+        let mut facts = self.facts.write().unwrap_or_else(PoisonError::into_inner);
+        for (node, host) in clusters.get(&cluster).into_iter().flat_map(|known| known.iter()) {
+            if hosts.get(node) != Some(host) {
+                facts.remove(host);
+            }
+        }
+        clusters.insert(cluster, Arc::new(hosts));
     }
 
     /// What the Node of a host showed last.
@@ -116,5 +123,20 @@ mod tests {
         assert_eq!(table.machine(HostId(1)), Some(MachineId(7)));
         table.node_seen(HostId(2), &showing(7));
         assert_eq!((table.machine(HostId(1)), table.machine(HostId(2))), (None, None));
+    }
+
+    #[test]
+    fn what_another_node_showed_is_not_the_hosts_any_more() {
+        let table = NameTable::default();
+        let names = |all: &[(&str, u32)]| all.iter().map(|(name, id)| ((*name).to_owned(), HostId(*id))).collect();
+        table.set(ClusterId(1), names(&[("a", 1), ("b", 2)]));
+        table.node_seen(HostId(1), &showing(7));
+        table.node_seen(HostId(2), &showing(8));
+        // The names of two hosts were crossed, and are put right; a third is as it was.
+        table.set(ClusterId(1), names(&[("b", 1), ("a", 2)]));
+        assert_eq!((table.machine(HostId(1)), table.machine(HostId(2))), (None, None));
+        table.node_seen(HostId(1), &showing(8));
+        table.set(ClusterId(1), names(&[("b", 1), ("a", 2), ("c", 3)]));
+        assert_eq!(table.machine(HostId(1)), Some(MachineId(8)));
     }
 }

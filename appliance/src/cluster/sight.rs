@@ -6,7 +6,6 @@ use super::watch::Watch;
 use crate::decide_loop::clock::StallWatch;
 use healing::id::HostId;
 use healing::sight::{ApiSight, ClusterSight, ForeignAction};
-use healing::signal::{Seen, Signal, Source};
 use healing::time::{Elapsed, MINUTE, Millis, SECOND};
 use std::time::Duration;
 
@@ -14,8 +13,6 @@ use std::time::Duration;
 const EVERY: Duration = Duration::from_secs(1);
 /// What is known of Nodes is said again this often, so that evidence gathered anew has it.
 const AGAIN_MS: Millis = 10 * SECOND;
-/// What the watch of Nodes brought is said again only while it was heard from within this time, or the Leases' watch lives.
-const NODES_GOOD_MS: Millis = 45 * SECOND;
 /// Others' actions on the control plane are remembered this long (rule 19).
 const FOREIGN_MS: Millis = 30 * MINUTE;
 /// Others' actions kept.
@@ -106,42 +103,21 @@ impl Watch {
             self.signals.cluster_sight(sight);
             if now.elapsed.since(said_at) >= AGAIN_MS {
                 said_at = now.elapsed;
-                self.say_again(now.elapsed);
+                self.say_again();
             }
         }
     }
 
     /// Says of every registered host what its Node shows, for hosts that were registered since, and for evidence that was
-    /// thrown away. Not while we are deaf.
-    fn say_again(&self, now: Elapsed) {
-        let hosts = self.registry.hosts(self.state.id);
-        let mut said = Vec::with_capacity(hosts.len());
-        {
+    /// thrown away. Not while what we know may be old: it would count as seen now.
+    pub(super) fn say_again(&self) {
+        for (name, host) in self.registry.hosts(self.state.id).iter() {
+            // Held for one host at a time, so that no other watcher waits for all of them.
             let tables = self.state.tables();
-            let heard = tables.nodes_heard_at.is_some_and(|at| now.since(at) <= NODES_GOOD_MS);
-            if !tables.nodes_complete || !(heard || tables.proof.live_since(now).is_some()) {
+            if !tables.nodes_complete || !tables.nodes_proof.current(self.time.now().elapsed) {
                 return;
             }
-            for (name, host) in hosts.iter() {
-                let seen = match tables.nodes.get(name) {
-                    Some(node) => {
-                        let mut report = node.seen.report;
-                        let claimed = tables.foreign.nodes.contains_key(name);
-                        report.foreign_mark |= claimed;
-                        report.claimed |= claimed;
-                        Seen::Node(report)
-                    }
-                    None => Seen::NoNode,
-                };
-                let facts = tables.nodes.get(name).map(|node| node.seen.facts.clone());
-                said.push((*host, seen, facts));
-            }
-        }
-        for (host, seen, facts) in said {
-            if let Some(facts) = facts {
-                self.registry.node_seen(host, &facts);
-            }
-            self.signals.offer(host, Signal::sample(Source::Node, seen, now));
+            self.tell_host(&tables, name, *host);
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::counters::Counters;
 use super::node;
-use super::proof::Proof;
+use super::proof::{OF_LEASES, OF_NODES, Proof};
 use healing::id::ClusterId;
 use healing::sight::{EtcdReport, StorageReport};
+use healing::signal::NodeReport;
 use healing::time::{Elapsed, MINUTE, Millis};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, HashMap};
@@ -42,13 +43,40 @@ pub struct EndpointSight {
     pub ready: bool,
 }
 
-/// Others' doings.
+/// Others' doings, of every kind as it was last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Foreign {
     /// Nodes that somebody else has in hand, by name.
     pub nodes: BTreeMap<String, &'static str>,
     /// A rollout is under way.
     pub rollout: bool,
+    kinds: BTreeMap<&'static str, ForeignKind>,
+}
+
+/// Others' doings by objects of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ForeignKind {
+    /// Nodes that somebody else has in hand, by name.
+    pub nodes: BTreeMap<String, &'static str>,
+    /// A rollout is under way.
+    pub rollout: bool,
+    /// When that was read.
+    pub read_at: Elapsed,
+}
+
+impl Foreign {
+    /// Takes a reading of one kind. What was last read of the others stands beside it.
+    pub fn take(&mut self, kind: &'static str, reading: ForeignKind) {
+        self.kinds.insert(kind, reading);
+        self.nodes = self.kinds.values().flat_map(|kind| kind.nodes.clone()).collect();
+        self.rollout = self.kinds.values().any(|kind| kind.rollout);
+    }
+
+    /// When a kind was last read.
+    #[must_use]
+    pub fn read_at(&self, kind: &str) -> Option<Elapsed> {
+        self.kinds.get(kind).map(|reading| reading.read_at)
+    }
 }
 
 /// The tables.
@@ -60,8 +88,8 @@ pub struct Tables {
     pub nodes: HashMap<String, NodeSeen>,
     /// All Nodes were listed since the watch began.
     pub nodes_complete: bool,
-    /// Whether the watch of Nodes works, or when it last did.
-    pub nodes_heard_at: Option<Elapsed>,
+    /// The watch of Nodes.
+    pub nodes_proof: Proof,
     /// The watch of Leases.
     pub proof: Proof,
     /// The endpoints, in the order of the link.
@@ -100,8 +128,8 @@ impl ClusterState {
                 leases: HashMap::new(),
                 nodes: HashMap::new(),
                 nodes_complete: false,
-                nodes_heard_at: None,
-                proof: Proof::new(now),
+                nodes_proof: Proof::new(OF_NODES, now),
+                proof: Proof::new(OF_LEASES, now),
                 endpoints: vec![EndpointSight::default(); endpoints],
                 etcd: None,
                 storage: Vec::new(),
@@ -143,6 +171,22 @@ impl Tables {
         self.nodes.insert(name.to_owned(), NodeSeen { seen, upgraded_at });
     }
 
+    /// What a Node shows, with what others do to its machine; `None` if there is no such Node.
+    #[must_use]
+    pub fn report(&self, name: &str) -> Option<NodeReport> {
+        let mut report = self.nodes.get(name)?.seen.report;
+        let claimed = self.foreign.nodes.contains_key(name);
+        report.foreign_mark |= claimed;
+        report.claimed |= claimed;
+        Some(report)
+    }
+
+    /// The versions of all Nodes by name, as the watch brought them.
+    #[must_use]
+    pub fn node_versions(&self) -> HashMap<String, String> {
+        self.nodes.iter().map(|(name, node)| (name.clone(), node.seen.version.clone())).collect()
+    }
+
     /// Whether kubelets are being upgraded by somebody: versions are mixed, and one changed lately.
     #[must_use]
     pub fn upgrading(&self, now: Elapsed) -> bool {
@@ -179,6 +223,25 @@ mod tests {
         // A node whose clock went back renewed all the same.
         assert!(tables.lease("n1", b, Elapsed(3)));
         assert_eq!(tables.leases["n1"].changed_at, Elapsed(3));
+    }
+
+    #[test]
+    fn what_was_read_of_one_kind_stands_while_another_is_read_anew() {
+        let mut tables = tables();
+        tables.node("n1", seen("u1", ""), Elapsed(0));
+        let hand = |node: &str| ForeignKind {
+            nodes: BTreeMap::from([(node.to_owned(), "in hand")]),
+            read_at: Elapsed(7),
+            ..ForeignKind::default()
+        };
+        tables.foreign.take("Machine", hand("n1"));
+        tables.foreign.take("MachineDeployment", ForeignKind { rollout: true, ..ForeignKind::default() });
+        assert!(tables.foreign.rollout && tables.report("n1").is_some_and(|n1| n1.claimed && n1.foreign_mark));
+        tables.foreign.take("Machine", ForeignKind::default());
+        assert!(tables.foreign.rollout && tables.report("n1").is_some_and(|n1| !n1.claimed));
+        tables.foreign.take("Machine", hand("n2"));
+        assert_eq!((tables.foreign.read_at("Machine"), tables.foreign.read_at("kured")), (Some(Elapsed(7)), None));
+        assert_eq!(tables.report("n2"), None);
     }
 
     #[test]

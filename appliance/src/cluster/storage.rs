@@ -179,13 +179,14 @@ fn store(
     by: Option<healing::id::HostId>,
     at: Elapsed,
 ) {
-    let before =
-        all.iter().find(|(report, _)| report.system == system.id()).and_then(|(report, _)| report.reduced_since);
+    let known = all.iter().find(|(report, _)| report.system == system.id()).map(|(report, _)| report.reduced_since);
     all.retain(|(report, _)| report.system != system.id());
     let reduced_since = match redundancy {
         Redundancy::Unsaid => return,
         Redundancy::Full => None,
-        Redundancy::Reduced(_) => before.or(Some(at)),
+        // The first word of it, and nobody says by whom: since when it is so nobody saw (rule 28).
+        Redundancy::Reduced(_) if known.is_none() && by.is_none() => Some(Elapsed(0)),
+        Redundancy::Reduced(_) => known.flatten().or(Some(at)),
     };
     all.push((StorageReport { system: system.id(), reduced_since, reduced_by: by }, at));
 }
@@ -223,6 +224,9 @@ mod tests {
     fn since_when_it_is_reduced_stays_until_it_is_full_again() {
         let system = StorageConfig { id: 3, kind: StorageKind::Rook, namespace: "rook-ceph".to_owned() };
         let mut all = Vec::new();
+        store(&mut all, &system, &Redundancy::Reduced(None), None, Elapsed(3));
+        assert_eq!(all[0].0.reduced_since, Some(Elapsed(0)), "it was so before we looked");
+        store(&mut all, &system, &Redundancy::Full, None, Elapsed(4));
         store(&mut all, &system, &Redundancy::Reduced(None), None, Elapsed(5));
         store(&mut all, &system, &Redundancy::Reduced(None), Some(HostId(1)), Elapsed(9));
         assert_eq!(

@@ -1,4 +1,5 @@
-//! The watches of one cluster: Leases and Nodes. They turn what the API sends into signals and into the cluster's tables.
+//! What the watches of one cluster share, and the watch of Leases. It turns what the API sends into signals and into the
+//! cluster's tables.
 //!
 //! A watch is never believed because it is quiet. Either a Lease came, or a read is compared with what the watch brought;
 //! after 15 s without either, another endpoint is tried.
@@ -6,7 +7,6 @@
 use super::client::{self, Trouble};
 use super::counters::Counters;
 use super::link::Link;
-use super::node;
 use super::registry::Registry;
 use super::state::ClusterState;
 use crate::decide_loop::{RunningTime, Signals};
@@ -14,12 +14,10 @@ use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use healing::signal::{Seen, Signal, Source};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
-use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,13 +27,11 @@ use tokio_util::sync::CancellationToken;
 pub const LEASE_NAMESPACE: &str = "kube-node-lease";
 
 /// A watch call is ended by the server after this and continued; a dead connection is noticed 5 s later at the latest.
-const WATCH_S: u32 = 60;
-/// The same for Nodes, which say little of their own accord.
-const NODE_WATCH_S: u32 = 30;
+pub(super) const WATCH_S: u32 = 60;
 /// A read that proves the watch may take this long.
-const READ: Duration = Duration::from_secs(4);
-/// Leases compared in one read. More than that are never all quiet at once, unless nobody can write.
-const COMPARED_MAX: u32 = 500;
+pub(super) const READ: Duration = Duration::from_secs(4);
+/// Objects compared in one read. More than that are never all quiet at once, unless nobody can write.
+pub(super) const COMPARED_MAX: u32 = 500;
 /// First and longest pause after an error.
 const PAUSE_MS: (u64, u64) = (500, 10_000);
 /// An error this long ago is forgiven.
@@ -56,7 +52,7 @@ pub(super) struct Watch {
 
 /// Errors in a row. A listing that worked does not end the row, since the watch behind it may fail for ever.
 #[derive(Debug, Default)]
-struct Errors {
+pub(super) struct Errors {
     in_a_row: u32,
     last: Option<Instant>,
 }
@@ -71,7 +67,7 @@ impl Errors {
         self.last = Some(Instant::now());
     }
 
-    fn well(&mut self, by_watch: bool) {
+    pub(super) fn well(&mut self, by_watch: bool) {
         if by_watch {
             self.in_a_row = 0;
         }
@@ -79,14 +75,14 @@ impl Errors {
 }
 
 /// Why a stream was left.
-enum Left {
+pub(super) enum Left {
     Stopped,
     EndpointChanged,
-    /// What it continued from is gone.
+    /// What it continued from is gone, or what it brought is not all there is.
     ListAnew,
 }
 
-type Watching<K> = Pin<Box<dyn Stream<Item = watcher::Result<Event<K>>> + Send>>;
+pub(super) type Watching<K> = Pin<Box<dyn Stream<Item = watcher::Result<Event<K>>> + Send>>;
 
 impl Watch {
     /// Watches Leases until it is stopped.
@@ -238,97 +234,14 @@ impl Watch {
         Some(missed)
     }
 
-    /// Watches Nodes until it is stopped.
-    pub(super) async fn nodes(self) {
-        let mut change = self.link.changes();
-        let mut errors = Errors::default();
-        loop {
-            change.borrow_and_update();
-            let api: Api<Node> = Api::all(self.link.client());
-            let mut stream: Watching<Node> = watcher(api, watcher::Config::default().timeout(NODE_WATCH_S)).boxed();
-            let mut listed = HashSet::new();
-            loop {
-                let event = tokio::select! {
-                    () = self.stop.cancelled() => return,
-                    _ = change.changed() => break,
-                    event = stream.next() => event,
-                };
-                match event {
-                    Some(Ok(event)) => {
-                        errors.well(matches!(event, Event::Apply(_) | Event::Delete(_)));
-                        self.node_event(event, &mut listed);
-                    }
-                    Some(Err(error)) => {
-                        let (pause, anew) = self.after_error(&error, &mut errors).await;
-                        tokio::select! {
-                            () = self.stop.cancelled() => return,
-                            () = pause => {}
-                        }
-                        if anew {
-                            break;
-                        }
-                    }
-                    None => break,
-                }
-            }
-        }
-    }
-
-    fn node_event(&self, event: Event<Node>, listed: &mut HashSet<String>) {
-        let at = self.time.now().elapsed;
-        let mut tables = self.state.tables();
-        tables.nodes_heard_at = Some(at);
-        match event {
-            Event::Init => listed.clear(),
-            Event::InitDone => {
-                Counters::add(&self.state.counters.relists);
-                let gone: Vec<String> = tables.nodes.keys().filter(|name| !listed.contains(*name)).cloned().collect();
-                tables.nodes.retain(|name, _| listed.contains(name));
-                tables.nodes_complete = true;
-                drop(tables);
-                for name in gone {
-                    self.no_node(&name, at);
-                }
-            }
-            Event::Delete(node) => {
-                let Some(name) = node.metadata.name else { return };
-                tables.nodes.remove(&name);
-                drop(tables);
-                self.no_node(&name, at);
-            }
-            Event::Apply(ref node) | Event::InitApply(ref node) => {
-                let Some(name) = &node.metadata.name else { return };
-                if matches!(event, Event::InitApply(_)) {
-                    listed.insert(name.clone());
-                } else {
-                    Counters::add(&self.state.counters.nodes);
-                }
-                let seen = node::read(node);
-                let (report, facts) = (seen.report, seen.facts.clone());
-                tables.node(name, seen, at);
-                let foreign = tables.foreign.nodes.contains_key(name);
-                drop(tables);
-                if let Some(host) = self.registry.host_of(self.state.id, name) {
-                    self.registry.node_seen(host, &facts);
-                    let mut report = report;
-                    report.foreign_mark |= foreign;
-                    report.claimed |= foreign;
-                    self.signals.offer(host, Signal::sample(Source::Node, Seen::Node(report), at));
-                }
-            }
-        }
-    }
-
-    fn no_node(&self, name: &str, at: healing::time::Elapsed) {
-        if let Some(host) = self.registry.host_of(self.state.id, name) {
-            self.signals.offer(host, Signal::sample(Source::Node, Seen::NoNode, at));
-        }
-    }
-
     /// Counts an error and says how long to wait before the watch is asked again, and whether it must be begun anew: the
     /// watcher lists anew by itself when a 410 comes within a stream, but a 410 that comes as the answer's status it asks
     /// again for ever (kube-runtime 5.0).
-    async fn after_error(&self, error: &watcher::Error, errors: &mut Errors) -> (Pin<Box<tokio::time::Sleep>>, bool) {
+    pub(super) async fn after_error(
+        &self,
+        error: &watcher::Error,
+        errors: &mut Errors,
+    ) -> (Pin<Box<tokio::time::Sleep>>, bool) {
         Counters::add(&self.state.counters.errors);
         errors.count();
         let (kind, after) = match error {
@@ -359,7 +272,7 @@ impl Watch {
         (Box::pin(tokio::time::sleep(wait)), anew)
     }
 
-    async fn note(&self, kind: Trouble) {
+    pub(super) async fn note(&self, kind: Trouble) {
         if matches!(kind, Trouble::Unauthenticated | Trouble::Tls) {
             Counters::add(&self.state.counters.unauthenticated);
             self.link.renew().await;

@@ -51,6 +51,8 @@ pub async fn start<J: Journal, X: Executor>(
 ) -> Result<Handle, JournalError> {
     let decide: Decide = |world, event, now| healing::decide::decide(Enforced, world, event, now);
     let Setup { mut journal, executor, clock, observe_only } = setup;
+    // What a reserve still holds goes into the journal first: under the epoch that begins now its entries would be another's.
+    journal.recover().await?;
     let loaded = journal.load().await?;
     let time = RunningTime::resume(clock, loaded.last.elapsed);
     let until = time.now().elapsed.plus(LEASE_MS);

@@ -1,6 +1,6 @@
 //! From a file to a signed image in the store, in one pass.
 
-use super::disk_layout::{self, DiskLayout};
+use super::disk_layout::{self, DiskLayout, Table};
 use super::shelve::{ShelveError, Shelved};
 use super::source::{Source, SourceError};
 use ed25519_dalek::SigningKey;
@@ -180,6 +180,14 @@ fn check_layout(raw: &[u8], about: &About) -> Result<(), String> {
     if about.firmware.contains(&Firmware::Uefi) && !layout.efi_system {
         return Err("it has no EFI system partition, so UEFI cannot boot it: say --firmware bios".to_owned());
     }
+    // The installer's boot entry names the partition by its GUID, and it is set when the disk is written already.
+    if about.efi_loader.is_some() && (layout.table != Table::Gpt || !layout.efi_system) {
+        return Err(
+            "it has no GPT with an EFI system partition, so no boot entry can name the loader on it: leave out \
+             --efi-loader, or bring a disk with a GPT"
+                .to_owned(),
+        );
+    }
     Ok(())
 }
 
@@ -251,4 +259,46 @@ pub fn write_signed(
     signature.push(b'\n');
     write(folder, name, &text)?;
     write(folder, &format!("{name}.sig"), &signature)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loader_is_taken_for_an_efi_system_partition_of_a_gpt_alone() {
+        let about = |efi_loader: Option<&str>| About {
+            name: "disk".parse().unwrap(),
+            version: "1".parse().unwrap(),
+            arch: Arch::X86_64,
+            firmware: vec![Firmware::Bios, Firmware::Uefi],
+            root: None,
+            efi_loader: efi_loader.map(str::to_owned),
+            kernel: None,
+            kubelet: None,
+            encoding: Encoding::Raw,
+            created: "2026-01-01T00:00:00Z".to_owned(),
+            largest_bytes: 1 << 30,
+        };
+        let loader = about(Some("\\EFI\\BOOT\\BOOTX64.EFI"));
+        // A boot sector with an EFI system partition (type 0xEF), which UEFI boots by its place for removable media
+        let mut disk = vec![0; disk_layout::LOOK_BYTES];
+        disk[446..462].copy_from_slice(&[0, 0, 0, 0, 0xef, 0, 0, 0, 0, 8, 0, 0, 0, 16, 0, 0]);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        assert_eq!(check_layout(&disk, &about(None)), Ok(()));
+        let why = check_layout(&disk, &loader).unwrap_err();
+        assert!(why.contains("--efi-loader") && why.contains("GPT"), "{why}");
+        // And a GPT with one, by its type (C12A7328-F81F-11D2-BA4B-00A0C93EC93B)
+        disk[450] = 0xee;
+        disk[512..520].copy_from_slice(b"EFI PART");
+        disk[512 + 80..512 + 84].copy_from_slice(&128_u32.to_le_bytes());
+        disk[512 + 84..512 + 88].copy_from_slice(&128_u32.to_le_bytes());
+        let kind = [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+        disk[1024..1040].copy_from_slice(&kind);
+        assert_eq!(check_layout(&disk, &loader), Ok(()));
+        // Without one the loader is nowhere, whatever firmware it is for
+        disk[1024] = 1;
+        let bios = About { firmware: vec![Firmware::Bios], ..loader };
+        assert!(check_layout(&disk, &bios).unwrap_err().contains("--efi-loader"));
+    }
 }

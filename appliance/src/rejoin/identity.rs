@@ -65,8 +65,11 @@ impl Rejoin<'_> {
         let old = node.as_ref().map(identity);
         let marks = node.as_ref().map(marks);
         self.record.change(|content| {
-            // Marks of an earlier job that never gave them back are what people meant; the Node of now may be bare.
-            content.marks = content.marks.take().or(marks);
+            // What a Node had that is gone is what people meant: the Node of now may be bare. An earlier job that never removed
+            // its Node tells what was so then; it serves where there is no Node to be read.
+            if !content.owed {
+                content.marks = marks.or(content.marks.take());
+            }
             content.old = old;
             content.saved = true;
         })?;
@@ -79,7 +82,10 @@ impl Rejoin<'_> {
     /// The cluster or the record.
     pub async fn save_or(&mut self, known: Option<&Marks>) -> Result<Progress, StepError> {
         let progress = self.save().await?;
-        if let Some(known) = known.filter(|_| self.record.content().marks.is_none()) {
+        let content = self.record.content();
+        // Nothing was read now: what is known is later than what an earlier job had read, unless that is owed.
+        let stands_in = progress == Progress::Done && content.old.is_none() && !content.owed;
+        if let Some(known) = known.filter(|_| stands_in || content.marks.is_none()) {
             self.record.change(|content| content.marks = Some(known.clone()))?;
         }
         Ok(progress)
@@ -98,27 +104,33 @@ impl Rejoin<'_> {
     }
 
     /// Removes whatever bears the old Node's name, and answers `Done` only when all of it is gone. Ask only of a host that is
-    /// proven off.
+    /// proven off. A Node that bears the name again, before this join is verified, is removed once more.
     ///
     /// # Errors
     /// The cluster, the record; or there is another Node of this name than the saved one.
     pub async fn remove_identity(&mut self) -> Result<Progress, StepError> {
         let content = self.record.content();
-        if content.removed {
+        let removed = content.removed;
+        if removed && (content.new.is_some() || content.restored) {
+            // The Node that stands there is the one that this join made.
             return Ok(Progress::AlreadySo);
         }
         if !content.saved {
             return Err(stop("the old Node's labels are not saved yet, and would be lost with it: save first"));
         }
-        let (name, old) = (content.node.clone(), content.old.clone());
+        let (name, old, gone) = (content.node.clone(), content.old.clone(), content.gone || removed);
         if let Some(id) = content.stale_token_id.clone() {
             credential::delete(self.cluster, &id).await?;
             self.record.change(|content| content.stale_token_id = None)?;
         }
         let node = self.node().await?;
+        if removed && node.is_none() {
+            return Ok(Progress::AlreadySo);
+        }
         if let Some(node) = &node {
             let uid = node.uid().unwrap_or_default();
-            if old.as_ref().is_none_or(|old| old.uid != uid) {
+            let saved = old.as_ref().is_some_and(|old| old.uid == uid);
+            if !saved && !gone {
                 return Err(stop(format!(
                     "there is a Node {name} (UID {uid}) that is not the saved one: somebody made it meanwhile; nothing was \
                      removed, look which machine it is"
@@ -126,6 +138,11 @@ impl Rejoin<'_> {
             }
             if super::verify::is_ready(node) {
                 return Ok(Progress::NotYet(format!("Node {name} is still Ready in the cluster's eyes")));
+            }
+            if !saved || removed {
+                // The old Node went, and the host, which is off, had joined again by other hands.
+                tracing::warn!(node = %name, %uid, "a Node bears its name again: it is removed as well");
+                self.taken_for_old(node)?;
             }
         }
         let mut left = Vec::new();
@@ -139,6 +156,10 @@ impl Rejoin<'_> {
             ask_for("delete the Node", self.nodes().delete(name.as_str(), &parameters)).await?;
             left.push("Node".to_owned());
         }
+        let content = self.record.content();
+        if content.old.is_some() && !content.gone {
+            self.record.change(|content| (content.gone, content.owed) = (true, true))?;
+        }
         let leases: Api<Lease> = Api::namespaced(self.cluster.client().clone(), LEASES);
         remove(&leases, name.as_str(), "Lease", &mut left).await?;
         let secrets: Api<Secret> = Api::namespaced(self.cluster.client().clone(), credential::NAMESPACE);
@@ -150,6 +171,18 @@ impl Rejoin<'_> {
         }
         self.record.change(|content| content.removed = true)?;
         Ok(Progress::Done)
+    }
+
+    /// From here on this Node is the old one. What is owed stays so: this one is likely bare.
+    fn taken_for_old(&mut self, node: &Node) -> Result<(), StepError> {
+        let (found, seen) = (identity(node), marks(node));
+        self.record.change(|content| {
+            content.owed = content.owed_marks().is_some();
+            if !content.owed {
+                content.marks = Some(seen);
+            }
+            (content.old, content.gone, content.removed) = (Some(found), false, false);
+        })
     }
 
     async fn remove_attachments(&self, left: &mut Vec<String>) -> Result<(), StepError> {
@@ -244,8 +277,142 @@ pub fn marks(node: &Node) -> Marks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster::Cluster;
+    use super::super::credential::Secrets;
+    use super::super::driver::{Driver, Preset};
+    use super::super::mock;
+    use super::super::record::Record;
     use super::*;
     use serde_json::json;
+    use std::path::PathBuf;
+
+    const NODE: &str = "/api/v1/nodes/n1";
+
+    /// The record of one host, and the cluster in which it is to join.
+    struct Scene {
+        server: mock::Server,
+        cluster: Cluster,
+        driver: Driver,
+        secrets: Secrets,
+        folder: PathBuf,
+    }
+
+    impl Scene {
+        fn new(name: &str) -> Scene {
+            let folder = std::env::temp_dir().join(format!("rackmedic-identity-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&folder);
+            let server = mock::Server::default();
+            let (cluster, driver) = (server.cluster(), Preset::Kubeadm.driver().unwrap());
+            Scene { server, cluster, driver, secrets: Secrets::default(), folder }
+        }
+
+        fn record(&self, job: &str) -> Record {
+            Record::open(&self.folder, &"n1".parse().unwrap(), &job.parse().unwrap()).unwrap()
+        }
+
+        /// This Node stands there from now on.
+        fn stands(&self, uid: &str, ready: bool, pool: Option<&str>) {
+            let mut node = mock::node("n1", uid, &format!("boot of {uid}"), ready);
+            if let Some(pool) = pool {
+                node["metadata"]["labels"]["pool"] = json!(pool);
+            }
+            self.server.put(NODE, node);
+        }
+
+        async fn save(&self, job: &str) -> Record {
+            let mut record = self.record(job);
+            self.rejoin(&mut record).save().await.unwrap();
+            record
+        }
+
+        async fn remove(&self, job: &str) -> Result<Progress, StepError> {
+            self.rejoin(&mut self.record(job)).remove_identity().await
+        }
+
+        fn rejoin<'a>(&'a self, record: &'a mut Record) -> Rejoin<'a> {
+            Rejoin { cluster: &self.cluster, driver: &self.driver, record, secrets: &self.secrets }
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+    }
+
+    fn pool(record: &Record) -> Option<&str> {
+        record.content().marks.as_ref()?.labels.get("pool").map(String::as_str)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_bears_the_name_again_is_removed_until_the_join_is_verified() {
+        let scene = Scene::new("again");
+        // Given a Node that is removed, with what people had given it known
+        scene.stands("first", false, Some("fast"));
+        scene.save("incident-1").await;
+        assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));
+        assert_eq!(scene.remove("incident-1").await.unwrap(), Progress::Done);
+        assert_eq!(scene.remove("incident-1").await.unwrap(), Progress::AlreadySo);
+        // When its own system has joined again, then it stays while it is Ready
+        scene.stands("again", true, None);
+        assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));
+        assert!(scene.server.get(NODE).is_some());
+        // And goes when it is not, with the marks of the first kept
+        scene.stands("again", false, None);
+        assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));
+        assert!(scene.server.get(NODE).is_none() && !scene.record("incident-1").content().removed);
+        // Also when it comes once more before all is gone
+        scene.stands("third", false, None);
+        assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));
+        assert_eq!(scene.remove("incident-1").await.unwrap(), Progress::Done);
+        let mut record = scene.record("incident-1");
+        assert_eq!(pool(&record), Some("fast"));
+        assert_eq!(record.content().old.as_ref().unwrap().uid, "third");
+        // When the join is verified, then its Node is not an old one
+        scene.stands("joined", false, None);
+        record.change(|content| content.new = Some(Identity::default())).unwrap();
+        assert_eq!(scene.remove("incident-1").await.unwrap(), Progress::AlreadySo);
+        assert!(scene.server.get(NODE).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_node_that_somebody_made_before_the_saved_one_went_is_left() {
+        let scene = Scene::new("other");
+        scene.stands("saved", false, None);
+        scene.save("incident-1").await;
+        scene.stands("other", false, None);
+        assert!(matches!(scene.remove("incident-1").await, Err(StepError::Stop(_))));
+        assert!(scene.server.get(NODE).is_some());
+    }
+
+    #[tokio::test]
+    async fn marks_of_a_job_that_removed_nothing_yield_to_those_of_the_node_that_stands_there() {
+        let scene = Scene::new("abandoned");
+        scene.stands("first", false, Some("slow"));
+        assert_eq!(pool(&scene.save("a").await), Some("slow"));
+        scene.stands("first", false, Some("fast"));
+        let mut record = scene.save("b").await;
+        assert_eq!(pool(&record), Some("fast"));
+        // Once it is asked to go, what it had is owed: also when the job ends there, and the next one finds a bare Node
+        let removed = scene.rejoin(&mut record).remove_identity().await;
+        assert!(matches!(removed, Ok(Progress::NotYet(_))) && !record.content().removed);
+        scene.stands("bare", false, None);
+        assert_eq!(pool(&scene.save("c").await), Some("fast"));
+    }
+
+    #[tokio::test]
+    async fn what_the_register_saw_is_later_than_what_an_abandoned_job_had_read() {
+        let scene = Scene::new("known");
+        let known = |pool: &str| Marks { labels: [("pool".to_owned(), pool.to_owned())].into(), ..Marks::default() };
+        scene.stands("first", false, Some("slow"));
+        scene.save("a").await;
+        scene.server.take(NODE);
+        let mut record = scene.record("b");
+        scene.rejoin(&mut record).save_or(Some(&known("seen"))).await.unwrap();
+        assert_eq!(pool(&record), Some("seen"));
+        scene.rejoin(&mut record).save_or(Some(&known("bare"))).await.unwrap();
+        assert_eq!(pool(&record), Some("seen"));
+    }
 
     fn node(annotations: serde_json::Value, taints: serde_json::Value) -> Node {
         let spec = json!({ "unschedulable": true, "taints": taints });

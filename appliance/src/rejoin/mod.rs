@@ -23,6 +23,8 @@ pub mod credential;
 pub mod driver;
 pub mod first_boot;
 pub mod identity;
+#[cfg(test)]
+mod mock;
 pub mod names;
 pub mod port;
 pub mod record;

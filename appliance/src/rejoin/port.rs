@@ -8,8 +8,9 @@ use super::credential::{Lifetime, Secrets};
 use super::driver::Driver;
 use super::first_boot::JoinPlan;
 use super::names::NodeName;
-use super::record::{self, Marks, Record};
+use super::record::{self, Content, Marks, Record};
 use super::{Rejoin, StepError};
+use crate::act::installs::incident_of;
 use crate::cluster::node::NodeFacts;
 use crate::cluster::{Joining, Replying, rejoin_port};
 use healing::command::{ClusterCall, Reply};
@@ -36,6 +37,8 @@ pub struct Member {
     pub lifetime: Lifetime,
     /// What people had given its Node, as it was seen last. Used when there is no Node to read it from any more.
     pub marks: Option<Marks>,
+    /// The UID of the Node that showed them.
+    pub uid: String,
 }
 
 /// Who knows the hosts that join.
@@ -79,6 +82,13 @@ pub fn job_of(incident: IncidentId) -> Result<Name, NoName> {
     format!("incident-{}", incident.0).parse()
 }
 
+/// Whether a job is one of an incident, and so the step machine's: [`job_of`] names it, or its install is called so.
+#[must_use]
+pub fn is_of_incident(job: &Name) -> bool {
+    let number = job.as_str().strip_prefix("incident-");
+    number.is_some_and(|number| number.parse::<u64>().is_ok()) || incident_of(job).is_some()
+}
+
 impl<M: Members> Drivers<M> {
     async fn call(&self, client: kube::Client, joining: Joining<'_>, call: ClusterCall) -> Option<Reply> {
         let way = self.ways.get(&joining.cluster)?;
@@ -90,6 +100,12 @@ impl<M: Members> Drivers<M> {
         if matches!(call, ClusterCall::RestoreLabels | ClusterCall::DeleteCredential)
             && !self.joined_anew(joining, &member)
         {
+            // The step machine orders it when the labels are restored, and never before.
+            if call == ClusterCall::DeleteCredential
+                && let Err(error) = self.settle(&member.node)
+            {
+                tracing::error!(node = %member.node, %error, "that its Node has back what was owed is not recorded");
+            }
             return None;
         }
         let answered = self.ask(client, joining, call, way, &member).await;
@@ -138,6 +154,18 @@ impl<M: Members> Drivers<M> {
         }
     }
 
+    /// The cluster client has put back what was owed to this Node, by whichever incident: from here on a person may take it away.
+    fn settle(&self, node: &NodeName) -> Result<(), StepError> {
+        let owing = record::look(&self.records, node)?.filter(|content| content.owed_marks().is_some());
+        let Some(content) = owing else { return Ok(()) };
+        let Some(mut record) = Record::existing(&self.records, node, &content.job)? else { return Ok(()) };
+        record.change(|content| {
+            content.owed = false;
+            // A join whose removal was never complete is not over: it may yet remove the Node that has it all again.
+            content.restored = content.removed;
+        })
+    }
+
     async fn ask(
         &self,
         client: kube::Client,
@@ -179,14 +207,98 @@ impl<M: Members> rejoin_port::Rejoin for Drivers<M> {
                 None
             }
         };
-        let old = content.as_ref().and_then(|content| content.old.clone()).unwrap_or_default();
-        let marks = content.and_then(|content| content.marks).or(member.marks)?;
+        // A record is kept for ever: it counts while the Node that it tells of is gone and no other was given what that one had.
+        let owed = content.as_ref().and_then(Content::owed_marks).cloned();
+        let (marks, uid) = match owed {
+            Some(marks) => (marks, String::new()),
+            None => (member.marks?, member.uid),
+        };
         Some(NodeFacts {
             machine: None,
             labels: marks.labels,
             taints: marks.taints,
             addresses: member.addresses.into_iter().collect(),
-            uid: old.uid,
+            uid,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Rejoin as _;
+
+    const HOST: HostId = HostId(7);
+
+    /// The register knows one host.
+    #[derive(Debug)]
+    struct One(Member);
+
+    impl Members for One {
+        fn member(&self, _: HostId) -> Option<Member> {
+            Some(self.0.clone())
+        }
+    }
+
+    fn marked(pool: &str) -> Marks {
+        Marks { labels: [("pool".to_owned(), pool.to_owned())].into(), ..Marks::default() }
+    }
+
+    #[test]
+    fn what_a_node_had_is_told_while_it_is_gone_and_no_other_has_it() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-port-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let node: NodeName = "n1".parse().unwrap();
+        let member = Member {
+            node: node.clone(),
+            addresses: BTreeSet::new(),
+            kubelet: None,
+            lifetime: Lifetime::USUAL,
+            marks: Some(marked("today")),
+            uid: "stands".to_owned(),
+        };
+        let drivers = Drivers {
+            ways: BTreeMap::new(),
+            members: One(member),
+            secrets: Arc::new(Secrets::default()),
+            records: folder.clone(),
+            one: tokio::sync::Mutex::default(),
+        };
+        let told = || {
+            let facts = drivers.recorded(HOST).unwrap();
+            (facts.labels["pool"].clone(), facts.uid)
+        };
+        let (today, before) = (("today".to_owned(), "stands".to_owned()), ("before".to_owned(), String::new()));
+        assert_eq!(told(), today);
+        // Given a job that read the Node, then nothing of it is owed
+        let mut record = Record::open(&folder, &node, &job_of(IncidentId(1)).unwrap()).unwrap();
+        record.change(|content| (content.marks, content.saved) = (Some(marked("before")), true)).unwrap();
+        assert_eq!(told(), today);
+        // When the Node is gone, then it is, until the join gave it back
+        record.change(|content| (content.gone, content.owed) = (true, true)).unwrap();
+        assert_eq!(told(), before);
+        record.change(|content| content.removed = true).unwrap();
+        assert_eq!(told(), before);
+        record.change(|content| content.restored = true).unwrap();
+        assert_eq!(told(), today);
+        // Or until a later return to service did
+        record.change(|content| content.restored = false).unwrap();
+        assert_eq!(told(), before);
+        drivers.settle(&node).unwrap();
+        assert_eq!(told(), today);
+        // Also before all that bore its name was gone
+        record.change(|content| content.removed = false).unwrap();
+        assert_eq!(told(), before);
+        drivers.settle(&node).unwrap();
+        assert_eq!(told(), today);
+        assert!(!record::look(&folder, &node).unwrap().unwrap().restored);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_jobs_of_incidents_are_told_from_those_of_people() {
+        let is = |name: &str| is_of_incident(&name.parse().unwrap());
+        assert!(is(job_of(IncidentId(41)).unwrap().as_str()) && is("heal-41-2"));
+        assert!(!is("incident-report") && !is("heal-n1") && !is("n1-2026"));
     }
 }

@@ -11,9 +11,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Longest record that is read.
 const RECORD_MAX: u64 = 1 << 20;
+
+/// One write at a time: whoever writes has just looked whose record it is.
+static WRITING: Mutex<()> = Mutex::new(());
 
 /// What people gave the old Node.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -79,6 +83,12 @@ pub struct Content {
     pub saved: bool,
     /// The old Node.
     pub old: Option<Identity>,
+    /// The old Node itself is gone, though other things may still bear its name. Earlier records do not say it.
+    #[serde(default)]
+    pub gone: bool,
+    /// `marks` are of a Node that is gone, of this job or an earlier one. Earlier records do not say it.
+    #[serde(default)]
+    pub owed: bool,
     /// Its identity is gone from the cluster.
     pub removed: bool,
     /// The credential; its secret is in the cluster alone.
@@ -91,6 +101,15 @@ pub struct Content {
     pub restored: bool,
     /// The credential is gone.
     pub credential_deleted: bool,
+}
+
+impl Content {
+    /// What people gave a Node that is gone, until it is given back. Marks of a Node that was only looked at are not owed: it
+    /// has them itself, or people took them away.
+    #[must_use]
+    pub fn owed_marks(&self) -> Option<&Marks> {
+        self.marks.as_ref().filter(|_| (self.owed || self.removed) && !self.restored)
+    }
 }
 
 /// A record with its place.
@@ -110,7 +129,8 @@ impl Record {
     /// It cannot be read or written, or is of a later version.
     pub fn open(folder: &Path, node: &NodeName, job: &Name) -> Result<Record, StepError> {
         std::fs::create_dir_all(folder).map_err(|e| odd(folder, e.to_string()))?;
-        let path = folder.join(format!("{node}.json"));
+        let path = place(folder, node);
+        let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
         let earlier = read(&path)?;
         if let Some(content) = earlier.as_ref().filter(|content| content.job == *job) {
             return Ok(Record { path, content: content.clone() });
@@ -119,6 +139,7 @@ impl Record {
             let live = earlier.token.as_ref().filter(|_| !earlier.credential_deleted);
             live.map(|token| token.id.clone()).or_else(|| earlier.stale_token_id.clone())
         });
+        let owed = earlier.as_ref().is_some_and(|earlier| earlier.owed_marks().is_some());
         let content = Content {
             version: VERSION,
             node: node.clone(),
@@ -126,6 +147,8 @@ impl Record {
             marks: earlier.filter(|earlier| !earlier.restored).and_then(|earlier| earlier.marks),
             saved: false,
             old: None,
+            gone: false,
+            owed,
             removed: false,
             token: None,
             stale_token_id,
@@ -133,9 +156,18 @@ impl Record {
             restored: false,
             credential_deleted: false,
         };
-        let mut record = Record { path, content };
-        record.change(|_| ())?;
-        Ok(record)
+        write(&path, &content)?;
+        Ok(Record { path, content })
+    }
+
+    /// Opens the record of a host if it is of this job; nothing is begun, whichever job has it now.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of a later version.
+    pub fn existing(folder: &Path, node: &NodeName, job: &Name) -> Result<Option<Record>, StepError> {
+        let path = place(folder, node);
+        let content = read(&path)?.filter(|content| content.job == *job);
+        Ok(content.map(|content| Record { path, content }))
     }
 
     /// What it says.
@@ -147,24 +179,41 @@ impl Record {
     /// Changes it; when this returns, the change is on the disk.
     ///
     /// # Errors
-    /// It cannot be written; then nothing is changed.
+    /// It cannot be written, or a later job has the record; then nothing is changed.
     pub fn change(&mut self, change: impl FnOnce(&mut Content)) -> Result<(), StepError> {
+        let _one = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+        // The boot servers alone and the step machine each have a lock of their own: what one has begun for a host, the other
+        // does not write over.
+        if let Some(later) = read(&self.path)?.filter(|there| there.job != self.content.job) {
+            return Err(StepError::Stop(format!(
+                "job {} has begun for {} meanwhile: job {} does nothing more for it",
+                later.job, self.content.node, self.content.job
+            )));
+        }
         let mut content = self.content.clone();
         change(&mut content);
-        let mut bytes = serde_json::to_vec_pretty(&content).map_err(|e| odd(&self.path, e.to_string()))?;
-        bytes.push(b'\n');
-        let beside = self.path.with_extension("new");
-        let written = (|| {
-            let mut file = File::create(&beside)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&beside, &self.path)?;
-            self.path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-        })();
-        written.map_err(|e: std::io::Error| odd(&self.path, e.to_string()))?;
+        write(&self.path, &content)?;
         self.content = content;
         Ok(())
     }
+}
+
+fn place(folder: &Path, node: &NodeName) -> PathBuf {
+    folder.join(format!("{node}.json"))
+}
+
+fn write(path: &Path, content: &Content) -> Result<(), StepError> {
+    let mut bytes = serde_json::to_vec_pretty(content).map_err(|e| odd(path, e.to_string()))?;
+    bytes.push(b'\n');
+    let beside = path.with_extension("new");
+    let written = (|| {
+        let mut file = File::create(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    })();
+    written.map_err(|e: std::io::Error| odd(path, e.to_string()))
 }
 
 /// The record of a host, if there is one; nothing is begun.
@@ -172,7 +221,7 @@ impl Record {
 /// # Errors
 /// It cannot be read, or is of a later version.
 pub fn look(folder: &Path, node: &NodeName) -> Result<Option<Content>, StepError> {
-    read(&folder.join(format!("{node}.json")))
+    read(&place(folder, node))
 }
 
 /// Node and job of every record in a folder.
@@ -246,13 +295,50 @@ mod tests {
         // When a second begins, then it has them, and nothing else
         let mut record = Record::open(&folder, &node, &second).unwrap();
         assert_eq!(record.content().marks, Some(marks));
-        assert!(!record.content().saved);
+        assert!(!record.content().saved && !record.content().owed, "its Node was never removed");
         // When the second gave them back, then the third begins with none
         record.change(|c| c.restored = true).unwrap();
         assert_eq!(Record::open(&folder, &node, &third).unwrap().content().marks, None);
         // A record that is no record is never taken for an empty one
         std::fs::write(folder.join("n1.json"), b"{").unwrap();
         assert!(matches!(Record::open(&folder, &node, &third), Err(StepError::Record { .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn marks_are_owed_from_the_removal_until_they_are_given_back_over_all_jobs_between() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-record-owed-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let node: NodeName = "n1".parse().unwrap();
+        let open = |job: &str| Record::open(&folder, &node, &job.parse().unwrap()).unwrap();
+        let mut record = open("a");
+        record.change(|c| (c.marks, c.saved) = (Some(Marks::default()), true)).unwrap();
+        assert_eq!(record.content().owed_marks(), None);
+        // A record from before `owed` says it by `removed`
+        record.change(|c| c.removed = true).unwrap();
+        assert_eq!(record.content().owed_marks(), Some(&Marks::default()));
+        assert!(open("b").content().owed && open("c").content().owed);
+        let mut record = open("d");
+        record.change(|c| c.restored = true).unwrap();
+        assert_eq!(record.content().owed_marks(), None);
+        assert!(!open("e").content().owed);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn an_earlier_job_writes_nothing_over_a_later_one() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-record-later-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        let node: NodeName = "n1".parse().unwrap();
+        let [first, second] = ["a", "b"].map(|job| job.parse::<Name>().unwrap());
+        let mut earlier = Record::open(&folder, &node, &first).unwrap();
+        let later = Record::open(&folder, &node, &second).unwrap();
+        assert!(matches!(earlier.change(|c| c.saved = true), Err(StepError::Stop(_))));
+        assert!(!earlier.content().saved);
+        assert_eq!(look(&folder, &node).unwrap().as_ref(), Some(later.content()));
+        // Nor is it begun anew by whoever only follows it
+        assert!(Record::existing(&folder, &node, &first).unwrap().is_none());
+        assert!(Record::existing(&folder, &node, &second).unwrap().is_some());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -187,6 +187,9 @@ impl Book {
         if let Some(outlets) = &mut entry.outlets {
             outlets.password_file = None;
         }
+        for mac in &mut entry.macs {
+            *mac = card(mac);
+        }
         let known = self.hosts.get(&entry.name);
         if let Some(known) = known {
             // An identity that was learned is not forgotten because the file does not name it.
@@ -217,11 +220,15 @@ impl Book {
             let entry = &host.entry;
             let mut all = vec![("node", format!("{}/{}", entry.cluster.as_deref().unwrap_or("-"), entry.node()))];
             all.extend(entry.address.map(|address| ("address", address.to_string())));
-            all.extend(entry.macs.iter().map(|mac| ("macs", mac.to_ascii_lowercase())));
+            all.extend(entry.macs.iter().map(|mac| ("macs", card(mac))));
             all.extend(entry.uuid.as_deref().and_then(machine).map(|machine| ("uuid", uuid(machine))));
             all.extend(entry.serial.as_ref().map(|serial| ("serial", serial.trim().to_owned())));
             let bmc = entry.bmc.as_ref().and_then(|bmc| endpoint(&bmc.url).ok());
             all.extend(bmc.map(|(_, address)| ("bmc.url", address.to_string())));
+            // Nothing at an outlet tells whose it is: one that two hosts name would cut the healthy one.
+            let unit = entry.outlets.as_ref().and_then(|outlets| Some((outlets, endpoint(&outlets.url).ok()?.1)));
+            let links = unit.into_iter().flat_map(|(outlets, unit)| outlets.links.iter().map(move |link| (unit, link)));
+            all.extend(links.map(|(unit, link)| ("outlets.links", format!("{unit}{}", link.trim_end_matches('/')))));
             for (field, value) in all {
                 let Some(other) = owners.insert((field, value.clone()), name) else { continue };
                 // Whichever of the two was declared now is the one to correct.
@@ -314,6 +321,11 @@ impl Book {
             held_off: None,
         }
     }
+}
+
+/// A hardware address in its usual form; anything else as it was written, for the check to refuse.
+fn card(text: &str) -> String {
+    text.parse::<Mac>().map_or_else(|_| text.to_owned(), |card| card.to_string())
 }
 
 /// The domains of a host by name; one without any stands in that of its cluster's unlabelled hosts.

@@ -153,3 +153,24 @@ fn networks_hold_their_addresses() {
     assert!(holds_in(24, [10, 0, 0, 255]) && !holds_in(24, [10, 0, 1, 0]));
     assert!(holds_in(0, [192, 0, 2, 1]) && holds_in(32, [10, 0, 0, 0]) && !holds_in(32, [10, 0, 0, 1]));
 }
+
+#[test]
+fn a_card_is_one_however_it_is_written_and_an_outlet_feeds_one_host() {
+    let mut dashes = host("a", 1);
+    dashes["macs"] = json!(["02-00-00-00-00-0A"]);
+    let book = Book::default().plan(&declared(json!([{"name": "w"}]), vec![dashes]), &ground()).unwrap().book;
+    assert_eq!(book.hosts["a"].entry.macs, ["02:00:00:00:00:0a"]);
+    let twin = book.plan(&declared(json!([]), vec![host("b", 10)]), &ground()).unwrap_err();
+    assert_eq!(fields(&twin), [(0, "macs")]);
+
+    let fed = |name: &str, last: u8, link: &str| {
+        let mut host = host(name, last);
+        host["outlets"] = json!({"url": "redfish://admin@10.9.0.200", "links": [link]});
+        host
+    };
+    let link = |last: u8| format!("/redfish/v1/PowerEquipment/RackPDUs/1/Outlets/{last}");
+    let one = declared(json!([{"name": "w"}]), vec![fed("a", 1, &link(1)), fed("b", 2, &link(2))]);
+    let book = Book::default().plan(&one, &ground()).unwrap().book;
+    let copied = book.plan(&declared(json!([]), vec![fed("c", 3, &link(2))]), &ground()).unwrap_err();
+    assert_eq!(fields(&copied), [(0, "outlets.links")]);
+}

@@ -15,6 +15,7 @@ use crate::rejoin::record::Marks;
 use healing::id::{ClusterId, HostId};
 use protocol::install::FirstBoot;
 use protocol::name::Name;
+use pxe::mac::Mac;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
@@ -85,7 +86,7 @@ impl JoinFiles {
         let Some(incident) = incident_of(job) else { return Ok(FirstBoot { files: Vec::new() }) };
         let card = card_of(&self.jobs, job).ok_or("the record of the job cannot be read")?;
         let book = self.registrar.book();
-        let has = |mac: &String| mac.eq_ignore_ascii_case(&card);
+        let has = |mac: &String| mac.parse::<Mac>().ok().is_some_and(|mac| card.parse() == Ok(mac));
         let host = book.hosts.values().find(|host| host.entry.macs.first().is_some_and(has));
         let host = HostId(host.ok_or_else(|| format!("the register has no host whose card is {card}"))?.id);
         let made = self.drivers.first_boot(self.client.clone(), (self.cluster, host, incident), &self.plan).await;
@@ -124,14 +125,16 @@ impl Members for Registered {
         let book = self.registrar.book();
         let entry = book.host(host)?;
         let node = entry.node().parse().ok()?;
-        let marks = self.names.facts(host).map(|facts| Marks {
+        let facts = self.names.facts(host);
+        let uid = facts.as_ref().map(|facts| facts.uid.clone()).unwrap_or_default();
+        let marks = facts.map(|facts| Marks {
             labels: facts.labels,
             annotations: BTreeMap::new(),
             taints: facts.taints,
             cordoned: false,
         });
         let addresses = entry.address.map(IpAddr::V4).into_iter().collect();
-        Some(Member { node, addresses, kubelet: None, lifetime: self.lifetime, marks })
+        Some(Member { node, addresses, kubelet: None, lifetime: self.lifetime, marks, uid })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Shows for each host that its BMC and its Node are of one machine (terms of the safety rules, *linked*): record, live BMC
-//! and Node must say the same. A record that names no machine takes the one on which BMC and Node agree. A spare carries no Node:
+//! and Node must say the same; a Node that shows another machine later breaks it. A record that names no machine takes the one on which BMC and Node agree. A spare carries no Node:
 //! it is linked by its proof; once it has taken a place, its Node is looked at like any other.
 
 use super::registrar::Registrar;
@@ -41,17 +41,29 @@ pub(super) async fn link(
         let now = Instant::now();
         not_before.retain(|_, until| *until > now);
         let found_at = *registrar.bmcs_changed().borrow();
-        let mut open = Vec::new();
+        let (mut open, mut odd) = (Vec::new(), Vec::new());
         let views = inbox.views.hosts();
         let placed = views.iter().map(|view| &view.host).filter(|h| h.history.was_spare && h.role != Role::Spare);
         registrar.place(placed.filter_map(|host| Some((host.id, host.cluster?))).collect());
         for view in views {
             let host = &view.host;
-            if host.link != Link::Unbound || not_before.contains_key(&host.id) {
+            if not_before.contains_key(&host.id) {
                 continue;
             }
-            let (Some(node), Some(station)) = (names.machine(host.id), bmcs.station(host.id)) else { continue };
+            let node = names.machine(host.id);
+            if host.link == Link::Linked && node.is_some_and(|node| !node.same_machine(host.machine)) {
+                // Disks or names were swapped: its Node runs on another machine than the one whose power we would cut.
+                odd.push(host.id);
+                continue;
+            }
+            let (Link::Unbound, Some(node), Some(station)) = (host.link, node, bmcs.station(host.id)) else { continue };
             open.push((host.clone(), node, station));
+        }
+        for host in odd {
+            if let Err(why) = registrar.link(host, Link::Mismatch, found_at, &inbox).await {
+                tracing::warn!(host = host.0, %why, "that its Node shows another machine is not recorded; it is looked at again");
+                not_before.insert(host, now + AGAIN);
+            }
         }
         let asked = open.into_iter().map(|(host, node, station)| ask(host, node, station));
         let mut answers = stream::iter(asked).buffer_unordered(AT_ONCE);

@@ -356,7 +356,7 @@ pub async fn start<K: Kind>(setup: Setup<K>) -> Result<Server, NoServer> {
     let _ = outside.clusters.set(Clusters::start(&clusters, &around, &tracker).await?);
     let (tell, faults) = mpsc::channel(1);
     let keep = Keep { tracker: tracker.clone(), faults: tell };
-    let attended = attended(inbox.clone(), &keep, stop.clone());
+    let attended = attended(inbox.clone(), Arc::clone(&outside), &keep, stop.clone());
     let near = Near { inbox: inbox.clone(), time: time.clone(), attended: attended.clone(), stop: stop.clone() };
     let (segments, networks) = Segments::start(segments, &registrar.book(), &near, &tracker)?;
     let standings = networks.iter().map(|network| network.standings()).collect();
@@ -447,7 +447,12 @@ fn boot_servers(
 }
 
 /// Hosts with an incident, for whoever looks at them faster.
-fn attended(inbox: Inbox, keep: &Keep, stop: CancellationToken) -> watch::Receiver<Arc<Vec<HostId>>> {
+fn attended(
+    inbox: Inbox,
+    outside: Arc<Outside>,
+    keep: &Keep,
+    stop: CancellationToken,
+) -> watch::Receiver<Arc<Vec<HostId>>> {
     let (tell, attended) = watch::channel(Arc::new(Vec::new()));
     keep.run("attention", async move {
         let mut tick = tokio::time::interval(ATTEND);
@@ -456,9 +461,14 @@ fn attended(inbox: Inbox, keep: &Keep, stop: CancellationToken) -> watch::Receiv
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            let ill =
-                inbox.views.hosts().iter().filter(|view| view.incident.is_some()).map(|view| view.host.id).collect();
-            let ill = Arc::new(ill);
+            let hosts = inbox.views.hosts();
+            let ill: Vec<_> = hosts.iter().filter(|view| view.incident.is_some()).collect();
+            // What holds on to their Nodes is for people to see (`host show`).
+            for (id, cluster) in outside.clusters.get().into_iter().flat_map(Clusters::iter) {
+                let here = ill.iter().filter(|view| view.host.cluster == Some(*id));
+                cluster.trouble.set(here.map(|view| view.host.name.clone()));
+            }
+            let ill = Arc::new(ill.iter().map(|view| view.host.id).collect::<Vec<_>>());
             tell.send_if_modified(|now| std::mem::replace(now, Arc::clone(&ill)) != ill);
         }
     });

@@ -1,7 +1,7 @@
 //! The one writer of the register: a declaration is checked, written in one transaction, and only then told to the loop, to
 //! the probers and to the BMCs. What a kill left untold is told at the next start, from what was written.
 
-use super::book::{Book, Ground, Numbered, endpoint, uuid};
+use super::book::{self, Book, Ground, Numbered, endpoint, uuid};
 use super::resources::{Applied, Changed, Declaration, EntryKind, HostEntry, HostGiven, Wrong};
 use super::segments::Segments;
 use crate::act::bmcs::Way;
@@ -115,6 +115,8 @@ impl Registrar {
             bmcs_changed: watch::Sender::new(0),
         };
         let mut rows = registrar.rows.lock().await;
+        // Data directories from before units were held.
+        rows.write(&Batch { bmcs: with_outlets(&book).collect(), ..Batch::default() }).await?;
         for host in book.hosts.values() {
             registrar.give_devices(&mut rows, host).await?;
         }
@@ -180,14 +182,12 @@ impl Registrar {
             if !secrets.is_empty() || known.map(wires) != Some(wires(host)) {
                 rewired.push(host.clone());
             }
-            // Another BMC, or another card: whose they are must be shown again, whatever was shown of those before (rule 29).
-            let shown_of = |host: &Numbered<HostEntry>| (host.entry.bmc.clone(), host.entry.macs.clone());
-            if known.is_some_and(|known| shown_of(known) != shown_of(host)) {
-                match under_way(inbox, HostId(host.id)) {
-                    Some(step) => {
-                        wrong.push(Wrong { kind: EntryKind::Host, index, field: "bmc".to_owned(), what: step })
-                    }
-                    None => unbound.push(HostId(host.id)),
+            let id = HostId(host.id);
+            for field in known.iter().flat_map(|known| others(&known.entry, &host.entry)) {
+                if let Some(what) = stays(inbox, id, field) {
+                    wrong.push(Wrong { kind: EntryKind::Host, index, field: field.to_owned(), what });
+                } else if field != "outlets" && unbound.last() != Some(&id) {
+                    unbound.push(id);
                 }
             }
             if changed {
@@ -198,6 +198,9 @@ impl Registrar {
         if !wrong.is_empty() {
             return Err(NotApplied::Wrong(wrong));
         }
+        if let Some(segments) = segments {
+            segments.check(&book).map_err(|why| NotApplied::Refused(format!("{why}; nothing was changed")))?;
+        }
         if declared.dry_run {
             return Ok(applied);
         }
@@ -205,7 +208,10 @@ impl Registrar {
         // Before anything is written: a kill after it leaves a link that is shown again, one before it leaves the old record.
         // The other way round, the new BMC would be taken for one that was shown to be this machine's.
         tell(inbox, unbound.into_iter().map(|host| Config::Link { host, link: Link::Unbound })).await?;
-        batch.bmcs = fresh.iter().map(|host| (HostId(host.id), devices(&host.entry))).collect();
+        let before_them = fresh.iter().filter_map(|host| before.hosts.get(&host.entry.name));
+        let units = before_them.chain(&fresh).any(|host| host.entry.outlets.is_some());
+        batch.bmcs =
+            fresh.iter().map(held_for).chain(units.then(|| with_outlets(&book)).into_iter().flatten()).collect();
         if !batch.rows.is_empty() || !batch.secrets.is_empty() {
             rows.write(&batch).await?;
         }
@@ -240,7 +246,8 @@ impl Registrar {
         let mut batch = difference(&before, &book);
         let row = format!("{HOST}{}", id.0);
         batch.secrets = [BMC_PASSWORD, OUTLETS_PASSWORD].map(|column| (row.clone(), column.to_owned(), None)).into();
-        batch.bmcs = vec![(id, Vec::new())];
+        let units = host.entry.outlets.is_some().then(|| with_outlets(&book)).into_iter().flatten();
+        batch.bmcs = std::iter::once((id, Vec::new())).chain(units).collect();
         rows.write(&batch).await?;
         self.outside.bmcs.remove(id);
         self.outside.outlets.remove(id);
@@ -375,12 +382,11 @@ impl Registrar {
 /// Whether a host's record says what was declared; what the decisions learned of it is theirs.
 fn stands(known: &healing::world::host::Host, declared: &healing::world::host::Host) -> bool {
     let place = |host: &healing::world::host::Host| {
-        let place = (host.cluster, host.pool, host.role);
+        // One that took another's place keeps it.
+        let place = (!known.history.was_spare).then_some((host.cluster, host.pool, host.role));
         (host.name.clone(), place, host.domains.clone(), host.versions.clone(), host.storage)
     };
-    // One that took another's place keeps it.
-    let placed = known.history.was_spare || place(known) == place(declared);
-    placed
+    place(known) == place(declared)
         && (known.machine, known.outlets, &known.disk, known.marks.is_self)
             == (declared.machine, declared.outlets, &declared.disk, declared.marks.is_self)
 }
@@ -415,20 +421,55 @@ fn news(all: Vec<Config>, before: &[Config], inbox: &Inbox) -> impl Iterator<Ite
     })
 }
 
-/// Why the BMC and the cards of a host cannot be others right now: what was ordered at one would be read at the other.
-fn under_way(inbox: &Inbox, host: HostId) -> Option<String> {
-    let view = inbox.views.host(host)?;
-    let incident = view.incident.as_ref()?;
-    incident.running.as_ref()?;
-    Some(format!(
-        "a step of incident {} is under way at {}: its BMC and cards stay until it ends; apply this again in a minute",
-        incident.id.0, view.host.name
-    ))
+/// What of a host is another now than what was shown to be its own: whose it is must be shown again (rule 29). Of outlets
+/// nothing is shown, but they are not changed in the middle of a fence either.
+fn others(known: &HostEntry, declared: &HostEntry) -> impl Iterator<Item = &'static str> + use<> {
+    let machine = |host: &HostEntry| host.uuid.as_deref().and_then(book::machine);
+    [
+        ("node", known.node() != declared.node() || known.cluster != declared.cluster),
+        ("address", known.address != declared.address),
+        ("uuid", machine(known) != machine(declared)),
+        ("macs", known.macs != declared.macs),
+        ("bmc", known.bmc != declared.bmc),
+        ("outlets", known.outlets != declared.outlets),
+    ]
+    .into_iter()
+    .filter_map(|(field, other)| other.then_some(field))
 }
 
-/// The addresses that are held for a host (rule 60).
-fn devices(host: &HostEntry) -> Vec<std::net::SocketAddr> {
-    host.bmc.iter().filter_map(|bmc| endpoint(&bmc.url).ok()).map(|(_, address)| address).collect()
+/// Why it cannot be another right now: what was ordered at one would be read, or taken back, at the other.
+fn stays(inbox: &Inbox, host: HostId, field: &str) -> Option<String> {
+    let view = inbox.views.host(host)?;
+    let incident = view.incident.as_ref();
+    let name = &view.host.name;
+    if let Some(incident) = incident.filter(|incident| incident.running.is_some()) {
+        let id = incident.id.0;
+        return Some(format!(
+            "a step of incident {id} is under way at {name}: its {field} stays until it ends; apply this again in a minute"
+        ));
+    }
+    if field == "node" && (view.host.our_cordon.is_some() || view.host.our_taint.is_some()) {
+        return Some(format!(
+            "our cordon or taint is on the Node of {name}: it would stay there; apply this again when its incident is over"
+        ));
+    }
+    if field == "outlets" && incident.is_some_and(|incident| incident.fence.outlets_off) {
+        return Some(format!(
+            "the outlets of {name} were switched off: these are switched on again first; apply this again then"
+        ));
+    }
+    None
+}
+
+/// The addresses that are held for a host: its BMC's, and that of the unit whose outlets feed it (rule 60).
+fn held_for(host: &Numbered<HostEntry>) -> (HostId, Vec<std::net::SocketAddr>) {
+    let urls = host.entry.bmc.iter().map(|bmc| &bmc.url).chain(host.entry.outlets.iter().map(|outlets| &outlets.url));
+    (HostId(host.id), urls.filter_map(|url| endpoint(url).ok()).map(|(_, address)| address).collect())
+}
+
+/// The same of all hosts with outlets: a unit is that of many, and stays held when one of them leaves it.
+fn with_outlets(book: &Book) -> impl Iterator<Item = (HostId, Vec<std::net::SocketAddr>)> + '_ {
+    book.hosts.values().filter(|host| host.entry.outlets.is_some()).map(held_for)
 }
 
 /// The passwords of a host that are not those that are kept.

@@ -138,13 +138,25 @@ impl Segments {
         Ok((Segments { rosters: kept }, networks))
     }
 
+    /// Whether the hosts of a register can be told apart on the wire.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, book: &Book) -> Result<(), BadRoster> {
+        self.made_of(book).map(drop)
+    }
+
+    fn made_of(&self, book: &Book) -> Result<Vec<Roster>, BadRoster> {
+        let shapes: Vec<Shape> = self.rosters.iter().map(|(shape, _)| shape.clone()).collect();
+        rosters(&shapes, book)
+    }
+
     /// The register changed.
     ///
     /// # Errors
     /// The hosts could not be told apart; then everything stays as it was.
     pub fn replace(&self, book: &Book) -> Result<(), BadRoster> {
-        let shapes: Vec<Shape> = self.rosters.iter().map(|(shape, _)| shape.clone()).collect();
-        for ((_, tell), roster) in self.rosters.iter().zip(rosters(&shapes, book)?) {
+        for ((_, tell), roster) in self.rosters.iter().zip(self.made_of(book)?) {
             tell.send_if_modified(|known| {
                 let changed = **known != roster;
                 if changed {

@@ -1,5 +1,7 @@
-//! The audit: append-only rows, each with the hash of the one before. Trimmed only behind a signed checkpoint (rule 56).
+//! The audit: append-only rows, each with the hash of the one before. Trimmed only behind a signed checkpoint (rule
+//! 56), and signed from time to time as far as it goes.
 
+use super::lock::hex;
 use super::{Entry, JournalError};
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
 use healing::event::Event;
@@ -73,25 +75,50 @@ pub fn body(entry: &Entry) -> Result<Option<String>, JournalError> {
     serde_json::to_string(&body).map(Some).map_err(|e| JournalError::Io(e.to_string()))
 }
 
+/// What a checkpoint says of the row that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// It and all before it were trimmed.
+    Trimmed,
+    /// The chain goes as far as this at least.
+    Reached,
+}
+
 /// A signed word about the chain up to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// The last row that it covers.
+    /// The last row that it covers; 0 = before the first.
     pub upto: i64,
     /// That row's hash.
     pub hash: Vec<u8>,
-    /// Ed25519 over both.
+    /// Ed25519 over both, and over what it says.
     pub signature: Vec<u8>,
 }
 
-fn message(upto: i64, hash: &[u8]) -> Vec<u8> {
-    [b"rackmedic audit checkpoint v1".as_slice(), &upto.to_be_bytes(), hash].concat()
+impl Checkpoint {
+    /// What it says, if this public key signed it. One thing cannot be passed off as the other.
+    #[must_use]
+    pub fn says(&self, key: &[u8; 32]) -> Option<Says> {
+        let key = VerifyingKey::from_bytes(key).ok()?;
+        let signature: &[u8; 64] = self.signature.as_slice().try_into().ok()?;
+        let signature = Signature::from_bytes(signature);
+        let said = |says: &Says| key.verify(&message(*says, self.upto, &self.hash), &signature).is_ok();
+        [Says::Trimmed, Says::Reached].into_iter().find(said)
+    }
+}
+
+fn message(says: Says, upto: i64, hash: &[u8]) -> Vec<u8> {
+    let about: &[u8] = match says {
+        Says::Trimmed => b"rackmedic audit checkpoint v1",
+        Says::Reached => b"rackmedic audit reached v1",
+    };
+    [about, &upto.to_be_bytes(), hash].concat()
 }
 
 /// Signs a checkpoint.
 #[must_use]
-pub fn sign(seed: &[u8; 32], upto: i64, hash: &[u8]) -> Checkpoint {
-    let signature = SigningKey::from_bytes(seed).sign(&message(upto, hash)).to_bytes().to_vec();
+pub fn sign(seed: &[u8; 32], says: Says, upto: i64, hash: &[u8]) -> Checkpoint {
+    let signature = SigningKey::from_bytes(seed).sign(&message(says, upto, hash)).to_bytes().to_vec();
     Checkpoint { upto, hash: hash.to_vec(), signature }
 }
 
@@ -101,10 +128,24 @@ pub fn public_key(seed: &[u8; 32]) -> [u8; 32] {
     SigningKey::from_bytes(seed).verifying_key().to_bytes()
 }
 
+/// A public key from its 64 hexadecimal digits.
+#[must_use]
+pub fn parse_key(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    let mut key = [0; 32];
+    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
 /// Where a chain is broken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Break {
-    /// The row.
+    /// The row; 0 = no single one.
     pub id: i64,
     /// What is wrong with it.
     pub what: String,
@@ -117,6 +158,10 @@ pub struct Verified {
     pub rows: u64,
     /// Checkpoints looked at.
     pub checkpoints: u64,
+    /// The row up to which it is signed: to be noted elsewhere, for it never goes back.
+    pub signed_to: Option<i64>,
+    /// The public key in the database, in hexadecimal digits: to be kept elsewhere.
+    pub public_key: Option<String>,
     /// The first break; `None` = whole.
     pub broken: Option<Break>,
 }
@@ -124,7 +169,6 @@ pub struct Verified {
 /// Verifies rows as they come, in order, in constant memory.
 #[derive(Debug)]
 pub struct ChainVerifier {
-    key: Option<VerifyingKey>,
     checkpoints: Vec<Checkpoint>,
     next_id: i64,
     previous: Vec<u8>,
@@ -132,40 +176,52 @@ pub struct ChainVerifier {
 }
 
 impl ChainVerifier {
-    /// Begins behind the checkpoint that covers what was trimmed, if rows were.
+    /// Begins behind the checkpoint that covers what was trimmed, if rows were. `key` is the public key in the
+    /// database, `known` the one that it should be, where somebody kept it.
     #[must_use]
-    pub fn new(key: Option<[u8; 32]>, checkpoints: Vec<Checkpoint>, first_id: Option<i64>) -> ChainVerifier {
-        let key = key.and_then(|k| VerifyingKey::from_bytes(&k).ok());
-        let mut verifier = ChainVerifier {
-            key,
-            next_id: 1,
-            previous: GENESIS.to_vec(),
-            found: Verified { rows: 0, checkpoints: checkpoints.len() as u64, broken: None },
-            checkpoints,
-        };
+    pub fn new(
+        key: Option<[u8; 32]>,
+        known: Option<&[u8; 32]>,
+        checkpoints: Vec<Checkpoint>,
+        first_id: Option<i64>,
+    ) -> ChainVerifier {
+        let public_key = key.map(|key| hex(&key));
+        let found =
+            Verified { rows: 0, checkpoints: checkpoints.len() as u64, signed_to: None, public_key, broken: None };
+        let mut verifier = ChainVerifier { next_id: 1, previous: GENESIS.to_vec(), found, checkpoints };
         let first = first_id.unwrap_or(1);
+        let mut trimmed = None;
+        match &key {
+            None => verifier.fail(0, "the public key of its signatures is missing from the database"),
+            Some(key) if known.is_some_and(|known| known != key) => {
+                verifier.fail(0, "its public key is not the one given: all of it may be written and signed anew");
+            }
+            Some(key) => trimmed = verifier.read_checkpoints(key, first),
+        }
         if first > 1 {
-            match verifier.checkpoints.iter().find(|c| c.upto == first - 1).cloned() {
-                Some(checkpoint) => {
+            match trimmed {
+                Some(hash) => {
                     verifier.next_id = first;
-                    verifier.previous = checkpoint.hash;
+                    verifier.previous = hash;
                 }
                 None => verifier.fail(first, "the rows before it are missing without a signed checkpoint"),
             }
         }
-        verifier.check_signatures();
         verifier
     }
 
-    fn check_signatures(&mut self) {
-        let Some(key) = self.key else { return };
-        let wrong = self.checkpoints.iter().find(|c| {
-            let bytes: Result<[u8; 64], _> = c.signature.as_slice().try_into();
-            bytes.map_or(true, |b| key.verify(&message(c.upto, &c.hash), &Signature::from_bytes(&b)).is_err())
-        });
-        if let Some(upto) = wrong.map(|c| c.upto) {
-            self.fail(upto, "the signature of its checkpoint is wrong");
+    /// Checks the signatures. Gives the hash behind which the first row comes, if that is signed.
+    fn read_checkpoints(&mut self, key: &[u8; 32], first: i64) -> Option<Vec<u8>> {
+        let mut trimmed = None;
+        for checkpoint in self.checkpoints.clone() {
+            match checkpoint.says(key) {
+                None => self.fail(checkpoint.upto, "the signature of its checkpoint is wrong"),
+                Some(Says::Trimmed) if checkpoint.upto == first.saturating_sub(1) => trimmed = Some(checkpoint.hash),
+                Some(Says::Trimmed) => {}
+                Some(Says::Reached) => self.found.signed_to = self.found.signed_to.max(Some(checkpoint.upto)),
+            }
         }
+        trimmed
     }
 
     fn fail(&mut self, id: i64, what: &str) {
@@ -187,18 +243,31 @@ impl ChainVerifier {
         } else if self.checkpoints.iter().any(|c| c.upto == row.id && c.hash != row.hash) {
             self.fail(row.id, "it differs from its signed checkpoint");
         }
-        self.next_id = row.id + 1;
+        self.next_id = row.id.saturating_add(1);
         self.previous.clone_from(&row.hash);
     }
 
-    /// What was found. `expected_rows` is the number that the database's own counter names: rows cut off at the end
-    /// are missing too.
+    /// What was found. `counted` is the last row by the database's own count, `entries` how many its journal has: rows
+    /// cut off at the end are missing too.
     #[must_use]
-    pub fn finish(mut self, last_id: Option<i64>) -> Verified {
-        if let Some(last) = last_id
-            && last >= self.next_id
-        {
-            self.fail(self.next_id, "the rows from here to the end are missing");
+    pub fn finish(mut self, counted: Option<i64>, entries: u64) -> Verified {
+        let (next, end) = (self.next_id, self.next_id.saturating_sub(1));
+        if let Some(signed) = self.found.signed_to.filter(|signed| *signed > end) {
+            self.fail(next, &format!("the rows from here to {signed} are missing: that one was signed"));
+        }
+        match counted {
+            Some(counted) if counted > end => self.fail(next, "the rows from here to the end are missing"),
+            Some(counted) if counted < end => {
+                self.fail(counted.saturating_add(1), "it was added past the appliance, whose own count ends before it");
+            }
+            None if self.found.rows > 0 => self.fail(end, "the database's own count of its rows is missing"),
+            Some(_) | None => {}
+        }
+        if self.found.rows == 0 && entries > 0 {
+            self.fail(1, "all rows are missing, though the journal has entries");
+        }
+        if self.found.signed_to.is_none() {
+            self.fail(0, "no signature says how far it went: it was removed, or no release that signs ran on it yet");
         }
         self.found
     }

@@ -1,7 +1,7 @@
 //! Which BMCs this appliance holds (rule 60), and what they taught it.
 
 use super::JournalError;
-use super::sqlite::{OrWrong, SqliteJournal, database, read_only};
+use super::sqlite::{OrWrong, SqliteJournal, database, is_there, read_only};
 use bmc::redfish::Facts;
 use healing::id::HostId;
 use sqlx::{ConnectOptions, Row as _};
@@ -63,7 +63,7 @@ pub struct Held {
 /// There is no database, or it cannot be read.
 pub async fn held(directory: &Path) -> Result<Vec<Held>, JournalError> {
     let path = database(directory);
-    if !path.exists() {
+    if !is_there(&path)? {
         return Err(JournalError::NoDatabase(path.display().to_string()));
     }
     let mut connection = read_only(&path).connect().await.or_wrong()?;
@@ -88,10 +88,11 @@ pub async fn held(directory: &Path) -> Result<Vec<Held>, JournalError> {
 /// nothing is held.
 ///
 /// # Errors
-/// The database is there and cannot be read: then it is not known, which is not *no*.
+/// The database is there and cannot be read, or whether it is there cannot be seen: then it is not known, which is not
+/// *no*.
 pub async fn holder(directory: &Path, address: SocketAddr) -> Result<Option<HostId>, JournalError> {
     let path = database(directory);
-    if !path.exists() {
+    if !is_there(&path)? {
         return Ok(None);
     }
     let mut connection = read_only(&path).connect().await.or_wrong()?;

@@ -54,11 +54,17 @@ impl DataDir {
         (!id.is_empty()).then_some(id)
     }
 
-    /// Keeps a new instance id, durably.
+    /// Keeps a new instance id, durably; the old one stays until the new one is whole.
     pub(super) fn set_instance(&self, id: &str) -> Result<(), JournalError> {
-        let path = self.path.join("instance");
-        let mut file = File::create(path).map_err(|e| io(&e))?;
-        file.write_all(id.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| io(&e))
+        let beside = self.path.join("instance.new");
+        let write = || {
+            let mut file = File::create(&beside)?;
+            file.write_all(id.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&beside, self.path.join("instance"))?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|e| io(&e))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading what was decided, beside a running appliance: read-only, without lock and without key.
 
-use super::sqlite::{database, entry, read_only, wrong};
+use super::sqlite::{database, entry, is_there, read_only, wrong};
 use super::{Entry, JournalError};
 use healing::policy::{Policy, Site};
 use healing::world::World;
@@ -26,7 +26,7 @@ impl Records {
     /// There is no database, or it cannot be read.
     pub async fn open(directory: &Path) -> Result<(Records, World), JournalError> {
         let path = database(directory);
-        if !path.exists() {
+        if !is_there(&path)? {
             return Err(JournalError::NoDatabase(path.display().to_string()));
         }
         let mut connection = SqliteConnection::connect_with(&read_only(&path)).await.map_err(|e| wrong(&e))?;
@@ -84,7 +84,7 @@ impl Records {
 /// There is no database, or it cannot be read.
 pub async fn ended(directory: &Path, most: usize) -> Result<Vec<(Incident, i64)>, JournalError> {
     let path = database(directory);
-    if !path.exists() {
+    if !is_there(&path)? {
         return Err(JournalError::NoDatabase(path.display().to_string()));
     }
     let mut connection = SqliteConnection::connect_with(&read_only(&path)).await.map_err(|e| wrong(&e))?;

@@ -1,20 +1,24 @@
 //! The journal in SQLite: WAL, `synchronous=FULL`, one writer, everything of a group in one transaction.
 
-use super::audit::{self, ChainVerifier, Checkpoint, GENESIS, Row, Verified};
-use super::lock::{DataDir, hex, random};
+mod chain;
+mod connection;
+
+pub use chain::{verify_audit, verify_audit_by};
+use connection::{connect, identify, meta, meta_number, migrate, options, set_meta};
+pub(super) use connection::{database, is_there, read_only};
+
+use super::audit;
+use super::lock::{DataDir, hex};
 use super::reserve::{Frame, Reserve};
-use super::schema::MIGRATIONS;
 use super::secret::{OuterKey, Sealer, Secret};
 use super::{ENTRIES_MAX, Entry, Journal, JournalError, Loaded};
 use healing::command::Loudness;
-use healing::event::Change;
+use healing::event::{Change, Event};
 use healing::time::{Elapsed, Now};
 use healing::world::World;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row as _, SqliteConnection};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Closed incidents kept at most.
 const INCIDENTS_KEPT: i64 = 100_000;
@@ -76,62 +80,6 @@ fn json<T: serde::Serialize>(value: &T) -> Result<String, JournalError> {
     serde_json::to_string(value).map_err(|e| JournalError::Io(format!("an entry cannot be written as JSON: {e}")))
 }
 
-fn options(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(Duration::from_secs(5))
-        .disable_statement_logging()
-}
-
-/// For looking beside a running appliance.
-pub(super) fn read_only(path: &Path) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .busy_timeout(Duration::from_secs(5))
-        .disable_statement_logging()
-}
-
-async fn meta(connection: &mut SqliteConnection, key: &str) -> Result<Option<String>, JournalError> {
-    let row =
-        sqlx::query("SELECT value FROM meta WHERE key = ?").bind(key).fetch_optional(connection).await.or_wrong()?;
-    Ok(row.map(|r| r.get(0)))
-}
-
-async fn set_meta(connection: &mut SqliteConnection, key: &str, value: &str) -> Result<(), JournalError> {
-    sqlx::query("INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
-        .bind(key)
-        .bind(value)
-        .execute(connection)
-        .await
-        .or_wrong()?;
-    Ok(())
-}
-
-async fn meta_number(connection: &mut SqliteConnection, key: &str) -> Result<u64, JournalError> {
-    Ok(meta(connection, key).await?.and_then(|v| v.parse().ok()).unwrap_or(0))
-}
-
-async fn migrate(connection: &mut SqliteConnection) -> Result<(), JournalError> {
-    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let found: i64 = sqlx::query("PRAGMA user_version").fetch_one(&mut *connection).await.or_wrong()?.get(0);
-    if found > known {
-        return Err(JournalError::Newer { found, known });
-    }
-    for (at, step) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0)) {
-        let mut transaction = connection.begin().await.or_wrong()?;
-        sqlx::raw_sql(*step).execute(&mut *transaction).await.or_wrong()?;
-        let version = format!("PRAGMA user_version = {}", at + 1);
-        sqlx::raw_sql(sqlx::AssertSqlSafe(version)).execute(&mut *transaction).await.or_wrong()?;
-        transaction.commit().await.or_wrong()?;
-    }
-    Ok(())
-}
-
 impl SqliteJournal {
     /// Opens the journal of a data directory, making it if it is not there. `fresh` is the world of a first start.
     ///
@@ -154,7 +102,10 @@ impl SqliteJournal {
         set_meta(&mut connection, "audit_key", &hex(&audit::public_key(&audit_seed))).await?;
         let restored = identify(&directory, &mut connection).await?;
         let sealer = Arc::new(sealer);
-        Ok(SqliteJournal { directory, connection: Some(connection), reserve, fresh, restored, sealer, audit_seed })
+        let connection = Some(connection);
+        let mut journal = SqliteJournal { directory, connection, reserve, fresh, restored, sealer, audit_seed };
+        journal.sign_audit().await;
+        Ok(journal)
     }
 
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, JournalError> {
@@ -210,36 +161,6 @@ impl SqliteJournal {
         self.sealer.open_secret(row, column, &sealed).map(Some)
     }
 
-    /// Signs the audit as it stands and trims all but the newest rows behind it.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub async fn trim_audit(&mut self, kept: u32) -> Result<(), JournalError> {
-        let seed = self.audit_seed;
-        let connection = self.connection().await?;
-        let mut transaction = connection.begin().await.or_wrong()?;
-        let last: Option<i64> =
-            sqlx::query("SELECT max(id) FROM audit").fetch_one(&mut *transaction).await.or_wrong()?.get(0);
-        let Some(upto) = last.map(|id| id - i64::from(kept)).filter(|id| *id > 0) else { return Ok(()) };
-        let row = sqlx::query("SELECT hash FROM audit WHERE id = ?")
-            .bind(upto)
-            .fetch_optional(&mut *transaction)
-            .await
-            .or_wrong()?;
-        let Some(row) = row else { return Ok(()) };
-        let hash: Vec<u8> = row.get(0);
-        let Checkpoint { upto, hash, signature } = audit::sign(&seed, upto, &hash);
-        sqlx::query("INSERT OR REPLACE INTO audit_checkpoint (upto, hash, signature) VALUES (?, ?, ?)")
-            .bind(upto)
-            .bind(hash)
-            .bind(signature)
-            .execute(&mut *transaction)
-            .await
-            .or_wrong()?;
-        sqlx::query("DELETE FROM audit WHERE id <= ?").bind(upto).execute(&mut *transaction).await.or_wrong()?;
-        transaction.commit().await.or_wrong()
-    }
-
     /// Entries after a number, at most so many, for replay. What cannot be understood is left out and counted.
     ///
     /// # Errors
@@ -266,6 +187,7 @@ impl SqliteJournal {
         if entries.len() > ENTRIES_MAX {
             return Err(JournalError::TooMany(entries.len()));
         }
+        let seed = self.audit_seed;
         let connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.or_wrong()?;
         let theirs = meta_number(&mut transaction, "epoch").await?;
@@ -278,6 +200,7 @@ impl SqliteJournal {
         }
         let mut policy = meta_number(&mut transaction, "policy_version").await?;
         let mut seq = expected;
+        let mut restoring_known = false;
         for entry in entries {
             seq += 1;
             for change in &entry.changes {
@@ -287,42 +210,24 @@ impl SqliteJournal {
                 }
             }
             insert(&mut transaction, seq, epoch, policy, entry).await?;
+            if let Event::Started { restored, .. } = &entry.event {
+                // The first row of a life is signed with it: an audit that is emptied later is missed.
+                chain::sign(&mut transaction, &seed).await?;
+                if *restored {
+                    // The world keeps from here on that it only observes, until a person lets it act. Told at every
+                    // start, it would take that person's word back.
+                    set_meta(&mut transaction, "restored", "no").await?;
+                    restoring_known = true;
+                }
+            }
         }
         set_meta(&mut transaction, "seq", &seq.to_string()).await?;
         transaction.commit().await.or_wrong()?;
+        if restoring_known {
+            self.restored = false;
+        }
         Ok(seq)
     }
-}
-
-pub(super) fn database(directory: &Path) -> PathBuf {
-    directory.join("rackmedic.db")
-}
-
-async fn connect(path: &Path) -> Result<SqliteConnection, JournalError> {
-    let mut connection = options(path).connect().await.or_wrong()?;
-    let check: String = sqlx::query("PRAGMA quick_check(1)").fetch_one(&mut connection).await.or_wrong()?.get(0);
-    if check != "ok" {
-        return Err(JournalError::Corrupt(check));
-    }
-    Ok(connection)
-}
-
-/// Compares the instance id in the database with the one beside it. Different, or only one of them: the database is a
-/// copy from elsewhere or from before, and gets a new id (rule 45).
-async fn identify(directory: &DataDir, connection: &mut SqliteConnection) -> Result<bool, JournalError> {
-    let inside = meta(connection, "instance").await?;
-    let beside = directory.instance();
-    if inside.is_some() && inside == beside {
-        return Ok(meta(connection, "restored").await?.as_deref() == Some("yes"));
-    }
-    let restored = inside.is_some();
-    let id = hex(&random::<16>()?);
-    if restored {
-        set_meta(connection, "restored", "yes").await?;
-    }
-    set_meta(connection, "instance", &id).await?;
-    directory.set_instance(&id)?;
-    Ok(restored)
 }
 
 async fn insert(
@@ -371,37 +276,9 @@ async fn insert(
             .or_wrong()?;
     }
     if let Some(body) = audit::body(entry)? {
-        append_audit(transaction, entry.now.wall_ms, &body).await?;
+        chain::append(transaction, entry.now.wall_ms, &body).await?;
     }
     Ok(())
-}
-
-async fn append_audit(transaction: &mut SqliteConnection, wall_ms: i64, body: &str) -> Result<(), JournalError> {
-    let last = sqlx::query("SELECT id, hash FROM audit ORDER BY id DESC LIMIT 1")
-        .fetch_optional(&mut *transaction)
-        .await
-        .or_wrong()?;
-    let (id, previous): (i64, Vec<u8>) = match last {
-        Some(row) => (row.get::<i64, _>(0) + 1, row.get(1)),
-        None => {
-            let trimmed = sqlx::query("SELECT upto, hash FROM audit_checkpoint ORDER BY upto DESC LIMIT 1")
-                .fetch_optional(&mut *transaction)
-                .await
-                .or_wrong()?;
-            trimmed.map_or((1, GENESIS.to_vec()), |row| (row.get::<i64, _>(0) + 1, row.get(1)))
-        }
-    };
-    let hash = audit::hash(id, wall_ms, body, &previous);
-    sqlx::query("INSERT INTO audit (id, wall_ms, body, previous, hash) VALUES (?, ?, ?, ?, ?)")
-        .bind(id)
-        .bind(wall_ms)
-        .bind(body)
-        .bind(previous)
-        .bind(hash.to_vec())
-        .execute(&mut *transaction)
-        .await
-        .or_wrong()?;
-    set_meta(transaction, "audit_last", &id.to_string()).await
 }
 
 pub(super) fn entry(row: &sqlx::sqlite::SqliteRow) -> Option<(u64, Entry)> {
@@ -516,7 +393,9 @@ impl Journal for SqliteJournal {
                 // Taken over already, before the reserve could be emptied.
                 continue;
             }
-            self.write(frame.epoch, frame.expected, &frame.entries).await?;
+            // Under the epoch that holds now: the directory's lock shows that no other appliance has written meanwhile.
+            let epoch = meta_number(self.connection().await?, "epoch").await?.max(frame.epoch);
+            self.write(epoch, frame.expected, &frame.entries).await?;
         }
         // Also without frames the disk must show that it can be written.
         let connection = self.connection().await?;
@@ -593,50 +472,4 @@ impl Journal for SqliteJournal {
         transaction.commit().await.or_wrong()?;
         self.trim_audit(AUDIT_KEPT).await
     }
-}
-
-/// Verifies the audit of a data directory without touching it: read-only, beside a running appliance.
-///
-/// # Errors
-/// The database cannot be read.
-pub async fn verify_audit(directory: &Path) -> Result<Verified, JournalError> {
-    let path = database(directory);
-    if !path.exists() {
-        return Err(JournalError::NoDatabase(path.display().to_string()));
-    }
-    let mut connection = read_only(&path).connect().await.or_wrong()?;
-    let key = meta(&mut connection, "audit_key").await?.and_then(|k| unhex(&k).try_into().ok());
-    let checkpoints = sqlx::query("SELECT upto, hash, signature FROM audit_checkpoint ORDER BY upto")
-        .fetch_all(&mut connection)
-        .await
-        .or_wrong()?
-        .iter()
-        .map(|row| Checkpoint { upto: row.get(0), hash: row.get(1), signature: row.get(2) })
-        .collect();
-    let first: Option<i64> =
-        sqlx::query("SELECT min(id) FROM audit").fetch_one(&mut connection).await.or_wrong()?.get(0);
-    let last = meta(&mut connection, "audit_last").await?.and_then(|v| v.parse().ok());
-    let mut verifier = ChainVerifier::new(key, checkpoints, first);
-    let mut after = first.unwrap_or(1) - 1;
-    loop {
-        let rows =
-            sqlx::query("SELECT id, wall_ms, body, previous, hash FROM audit WHERE id > ? ORDER BY id LIMIT 5000")
-                .bind(after)
-                .fetch_all(&mut connection)
-                .await
-                .or_wrong()?;
-        let Some(end) = rows.last() else { break };
-        after = end.get(0);
-        for row in &rows {
-            verifier.row(&Row {
-                id: row.get(0),
-                wall_ms: row.get(1),
-                body: row.get(2),
-                previous: row.get(3),
-                hash: row.get(4),
-            });
-        }
-    }
-    let last = last.filter(|_| first.is_some());
-    Ok(verifier.finish(last))
 }

@@ -8,7 +8,6 @@ use super::wire::{Frames, Wire, WireError};
 use crate::decide_loop::{RunningTime, Signals};
 use healing::id::HostId;
 use healing::sight::OwnSight;
-use healing::signal::{Seen, Signal, Source};
 use healing::time::{Elapsed, Millis, SECOND};
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,11 +123,6 @@ impl Drop for NetworkWatch {
             let _ = thread.join();
         }
     }
-}
-
-/// A boot request that another listener heard, such as the DHCP server itself.
-pub fn heard_boot_request(signals: &Signals, host: HostId, at: Elapsed) {
-    signals.offer(host, Signal::sample(Source::BootRequest, Seen::AskedToBoot, at));
 }
 
 struct Run {

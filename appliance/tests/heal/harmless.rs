@@ -62,21 +62,27 @@ pub(crate) fn a_killed_kubelet_is_named_within_six_seconds(scene: &mut Scene) {
 
 pub(crate) fn a_reboot_by_somebody_is_left_alone(scene: &mut Scene) {
     let before = scene.powers();
-    let old = scene.raised.boot_id("n2").unwrap();
+    let diagnosis = reboot(scene, "n2");
+    assert_eq!(scene.powers(), before);
+    eprintln!("| a plain reboot | 0 power actions | diagnosis {diagnosis} |");
+}
+
+/// Somebody reboots it in good order: what it was called meanwhile.
+pub(crate) fn reboot(scene: &mut Scene, host: &str) -> Value {
+    let old = scene.raised.boot_id(host).unwrap();
     let newest = scene.appliance().newest();
-    strike(scene, "n2", Fault::Reboot);
+    strike(scene, host, Fault::Reboot);
     // An emulated host takes its time to shut down.
     let incident = scene.appliance().wait("it is seen that it reboots", &scene.raised, BACK, || {
-        let incident = scene.appliance().incident("n2", newest)?;
+        let incident = scene.appliance().incident(host, newest)?;
         (incident["diagnosis_now"] == "rebooting" || incident["summary"]["diagnosis"] == "rebooting")
             .then_some(incident)
     });
     scene
         .appliance()
-        .wait("it is back", &scene.raised, BACK, || scene.raised.boot_id("n2").ok().filter(|boot| *boot != old));
+        .wait("it is back", &scene.raised, BACK, || scene.raised.boot_id(host).ok().filter(|boot| *boot != old));
     scene.settled();
-    assert_eq!(scene.powers(), before);
-    eprintln!("| a plain reboot | 0 power actions | diagnosis {} |", incident["diagnosis_now"]);
+    incident["diagnosis_now"].clone()
 }
 
 pub(crate) fn a_host_that_a_person_cordoned_is_left_alone(scene: &mut Scene) {

@@ -1,5 +1,6 @@
 //! A host whose disk is empty: named by its own request to boot, installed by the network, and a Node again.
 
+use crate::harmless::reboot;
 use crate::rack_of_story::{Power, Scene};
 use rack::fault::{self, Fault};
 use serde_json::json;
@@ -15,6 +16,11 @@ pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
     }
     let victim = "n2";
     let place = scene.place(victim);
+    // Given a host of which a boot was watched: it asks the network after its disk, not before
+    if scene.appliance().host(victim)["boot_order"] != "disk-first" {
+        reboot(scene, victim);
+        assert_eq!(scene.appliance().host(victim)["boot_order"], "disk-first");
+    }
     let before = Power::of(&place);
     let node = scene.raised.get(&format!("node {victim}")).unwrap();
     let (uid, boot) = (node["metadata"]["uid"].clone(), node["status"]["nodeInfo"]["bootID"].clone());
@@ -35,7 +41,8 @@ pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
         let incident = scene.appliance().incident(victim, newest)?;
         // After the chapters before this one it may have turned bad too often for anything but a person's word (rule 8).
         if !approved && incident["waits"]["why"]["rule"] == 8 {
-            scene.appliance().done(&["incident", "approve", &incident["summary"]["id"].to_string()]);
+            let (id, rung) = (incident["summary"]["id"].to_string(), incident["summary"]["rung"].as_str().unwrap());
+            scene.appliance().done(&["incident", "approve", &id, "--rung", rung]);
             approved = true;
         }
         (incident["summary"]["end"] != "open").then_some(incident)

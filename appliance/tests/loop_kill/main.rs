@@ -50,7 +50,8 @@ fn main() {
     prepare(&template);
     killed_heals(&base, &template, runs);
     stopped(&base, &template, if long { Duration::from_secs(600) } else { Duration::from_secs(10) });
-    disk_full(&base, &template);
+    disk_full(&base, &template, false);
+    disk_full(&base, &template, true);
     std::fs::remove_dir_all(&base).unwrap();
     println!("test result: ok. 3 passed; 0 failed");
 }
@@ -402,10 +403,10 @@ fn restores(act: &str) -> bool {
 }
 
 /// The disk fills while a host is held off: it is switched on by what the reserve can still keep, and nothing else is
-/// done until there is room again.
-fn disk_full(base: &Path, template: &Path) {
+/// done until there is room again: in the same life, or in the next, which finds the reserve as this one left it.
+fn disk_full(base: &Path, template: &Path, killed: bool) {
     let began = Instant::now();
-    let directory = base.join("disk-full");
+    let directory = base.join(if killed { "disk-full-killed" } else { "disk-full" });
     copy(template, &directory);
     let (rack, socket) = (Rack::new(), directory.join("rack.sock"));
     rack.serve(&socket);
@@ -425,14 +426,20 @@ fn disk_full(base: &Path, template: &Path) {
     wait_for("a minute without a store", DEADLINE, || rack.now() > completed + 80_000);
     assert_eq!(rack.counts(6).offs, 0);
     assert_eq!((rack.counts(4).offs, rack.counts(4).ons), (1, 1));
+    if killed {
+        life.kill();
+    }
     std::fs::remove_file(directory.join("disk-full")).unwrap();
+    if killed {
+        life = Life::begin(&directory, &socket, KillAt::Never);
+    }
     serves_again(&rack);
     assert_eq!((rack.counts(6).offs, rack.counts(6).ons), (1, 1));
     life.assert_lives();
     life.kill();
     let compared = kept(&directory).unwrap();
     println!(
-        "disk full while a host was held off: switched on from the reserve, healed after; {compared} entries compared, in {:?}",
+        "disk full while a host was held off (killed then: {killed}): switched on from the reserve, healed after; {compared} entries compared, in {:?}",
         began.elapsed()
     );
 }

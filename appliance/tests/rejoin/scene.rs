@@ -210,6 +210,7 @@ impl Scene {
             kubelet: Some(self.version.clone()),
             lifetime: Lifetime::USUAL,
             marks: Some(known),
+            uid: String::new(),
         };
         Drivers {
             ways: [(CLUSTER, way)].into(),

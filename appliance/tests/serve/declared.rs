@@ -207,7 +207,7 @@ fn the_api_is_only_read_answers_to_its_own_names_and_says_what_is_wrong() {
         (["arm", "nowhere"].as_slice(), 1, "no such cluster"),
         (&["pause", "--host", "nowhere"], 1, "no such host"),
         (&["pause", "--domain", "rack/none"], 1, "no such domain"),
-        (&["incident", "approve", "7"], 1, "no such open incident"),
+        (&["incident", "approve", "7", "--rung", "reimage"], 1, "no such open incident"),
         (&["incident", "deny", "7"], 3, "is not open"),
         (&["host", "maintenance", "nowhere", "--for", "1h"], 1, "no such host"),
         (&["host", "show", "../x"], 2, "is no name of a host"),

@@ -31,6 +31,9 @@ pub enum ClientError {
     /// It was refused, and will be again.
     #[error("{0}")]
     Refused(String),
+    /// The answer has more bytes than are read. The same question would be answered so again.
+    #[error("the answer of the appliance has {0} bytes, and at most {limit} are read", limit = BODY_LIMIT_BYTES)]
+    TooLong(u64),
 }
 
 /// The other side.
@@ -139,7 +142,10 @@ impl Client {
         let sent =
             stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body)).and_then(|()| stream.flush());
         sent.map_err(|error| if is_wrong_pin(&error) { ClientError::WrongPin } else { again("cannot ask", &error) })?;
-        let (status, answer) = read_answer(&mut stream).map_err(|error| again("no answer of", &error))?;
+        let (status, answer) = read_answer(&mut stream).map_err(|error| match error {
+            ClientError::Again(why) => again("no answer of", &why),
+            other => other,
+        })?;
         let problem = || match serde_json::from_slice::<Problem>(&answer) {
             Ok(problem) => problem.sentence,
             Err(_) => format!("status {status}"),
@@ -157,15 +163,18 @@ fn is_wrong_pin(error: &io::Error) -> bool {
     matches!(inner, Some(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)))
 }
 
-/// Status and body of an answer with `Content-Length`.
-fn read_answer(stream: &mut impl Read) -> io::Result<(u16, Vec<u8>)> {
-    let (status, length, mut body) = read_head(stream)?;
-    let length = length.filter(|length| *length <= BODY_LIMIT_BYTES as u64).unwrap_or(0);
-    let length = usize::try_from(length).unwrap_or(0);
+/// Status and body of an answer with `Content-Length`; without one it has no body. One that is too long is not taken
+/// for an empty one: that would look like an appliance that is not understood for a moment, and be asked for again.
+fn read_answer(stream: &mut impl Read) -> Result<(u16, Vec<u8>), ClientError> {
+    let cut = |error: io::Error| ClientError::Again(error.to_string());
+    let (status, length, mut body) = read_head(stream).map_err(cut)?;
+    let promised = length.unwrap_or(0);
+    let length = usize::try_from(promised).ok().filter(|length| *length <= BODY_LIMIT_BYTES);
+    let length = length.ok_or(ClientError::TooLong(promised))?;
     let mut portion = [0; 4096];
     while body.len() < length {
-        match stream.read(&mut portion)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        match stream.read(&mut portion).map_err(cut)? {
+            0 => return Err(cut(io::ErrorKind::UnexpectedEof.into())),
             count => body.extend_from_slice(portion.get(..count).unwrap_or_default()),
         }
     }
@@ -193,6 +202,30 @@ pub(crate) fn read_head(stream: &mut impl Read) -> io::Result<(u16, Option<u64>,
         match stream.read(&mut portion)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             count => bytes.extend_from_slice(portion.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(head: &str, body: &[u8]) -> Result<(u16, Vec<u8>), ClientError> {
+        let bytes = [format!("HTTP/1.1 200 OK\r\n{head}\r\n").as_bytes(), body].concat();
+        read_answer(&mut bytes.as_slice())
+    }
+
+    #[test]
+    fn an_answer_that_is_too_long_is_told_from_an_empty_and_a_short_one() {
+        assert_eq!(answer("Content-Length: 2\r\n", b"{}").unwrap(), (200, b"{}".to_vec()));
+        assert_eq!(answer("", b"").unwrap(), (200, Vec::new()));
+        assert!(matches!(answer("Content-Length: 3\r\n", b"{}"), Err(ClientError::Again(_))));
+        let longest = vec![b' '; BODY_LIMIT_BYTES];
+        assert_eq!(answer(&format!("Content-Length: {BODY_LIMIT_BYTES}\r\n"), &longest).unwrap().1, longest);
+        for bytes in [BODY_LIMIT_BYTES as u64 + 1, u64::MAX] {
+            let error = answer(&format!("Content-Length: {bytes}\r\n"), &longest).unwrap_err();
+            assert!(matches!(error, ClientError::TooLong(told) if told == bytes), "{error}");
+            assert!(error.to_string().contains(&bytes.to_string()), "{error}");
         }
     }
 }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 
 /// sysfs counts in these whatever the disk's own block is.
 const SYSFS_BLOCK_BYTES: u64 = 512;
+/// What the partition tables of images count in; no manifest says otherwise. On a disk with other blocks the head of a
+/// GPT lies elsewhere (UEFI 2.10 section 5.3.1), and each place in either kind of table means another one.
+const IMAGE_BLOCK_BYTES: u32 = 512;
 
 /// How long a disk is waited for that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +106,8 @@ fn serial(folder: &Path) -> Option<String> {
 /// The one disk that is meant.
 ///
 /// # Errors
-/// None or several fit, it cannot be written, or foreign data is on it that nobody has given up.
+/// None or several fit, it cannot be written, no image starts from it, or foreign data is on it that nobody has given
+/// up.
 pub fn choose(disks: &[Disk], wanted: &DiskName, image_bytes: u64, foreign_approved: bool) -> Result<Disk, Failed> {
     let failed =
         |code, sentence: String| Err(Failed::new(InstallStage::Disk, code, sentence).with_candidates(disks.to_vec()));
@@ -131,12 +135,23 @@ pub fn choose(disks: &[Disk], wanted: &DiskName, image_bytes: u64, foreign_appro
     if disk.read_only {
         return failed(FailureCode::DiskBusy, format!("{} is read-only: nothing was written", disk.kernel_name));
     }
-    if disk.bytes < image_bytes || !image_bytes.is_multiple_of(u64::from(disk.block_bytes)) {
+    if disk.block_bytes != IMAGE_BLOCK_BYTES {
+        return failed(
+            FailureCode::Partitions,
+            format!(
+                "{} has logical blocks of {} bytes, and images have partition tables for blocks of \
+                 {IMAGE_BLOCK_BYTES}: no host would start from it, so nothing was written. Format the disk with blocks \
+                 of {IMAGE_BLOCK_BYTES} bytes (`nvme format`, `sg_format`), or name another disk",
+                disk.kernel_name, disk.block_bytes
+            ),
+        );
+    }
+    if disk.bytes < image_bytes {
         return failed(
             FailureCode::DiskTooSmall,
             format!(
-                "{} has {} bytes in blocks of {}, the image needs {image_bytes}: nothing was written",
-                disk.kernel_name, disk.bytes, disk.block_bytes
+                "{} has {} bytes, the image needs {image_bytes}: nothing was written",
+                disk.kernel_name, disk.bytes
             ),
         );
     }
@@ -257,14 +272,29 @@ mod tests {
         assert_eq!(code(choose(&[disk("sda", "S3")], &wanted, 512, true)), FailureCode::NoDisk);
         assert_eq!(code(choose(&[one.clone(), disk("sdb", "S1")], &wanted, 512, true)), FailureCode::ManyDisks);
         assert_eq!(code(choose(std::slice::from_ref(&one), &wanted, (1 << 30) + 512, true)), FailureCode::DiskTooSmall);
-        let four = Disk { block_bytes: 4096, ..one.clone() };
-        assert_eq!(code(choose(&[four], &wanted, 512, true)), FailureCode::DiskTooSmall);
         let fixed = Disk { read_only: true, ..one.clone() };
         assert_eq!(code(choose(&[fixed], &wanted, 512, true)), FailureCode::DiskBusy);
         let foreign = ForeignData { what: "ZFS pool member".to_owned(), partition: Some(1), at_byte: 0 };
         let zfs = Disk { foreign_data: vec![foreign], ..one };
         assert_eq!(code(choose(std::slice::from_ref(&zfs), &wanted, 512, false)), FailureCode::ForeignData);
         assert!(choose(&[zfs], &wanted, 512, true).is_ok());
+    }
+
+    #[test]
+    fn a_disk_with_other_blocks_than_the_tables_of_images_is_refused_whatever_divides_what() {
+        let wanted = DiskName { serial: Some("S1".to_owned()), wwn: None };
+        for block_bytes in [520, 4096] {
+            let other = Disk { block_bytes, ..disk("sda", "S1") };
+            for image_bytes in [512, 8 << 20] {
+                let failure = choose(std::slice::from_ref(&other), &wanted, image_bytes, true).unwrap_err().0;
+                assert_eq!((failure.stage, failure.code), (InstallStage::Disk, FailureCode::Partitions));
+                assert!(!failure.disk_touched);
+                for says in [block_bytes.to_string().as_str(), "nothing was written", "nvme format"] {
+                    assert!(failure.sentence.contains(says), "{says}: {}", failure.sentence);
+                }
+            }
+        }
+        assert!(choose(&[disk("sda", "S1")], &wanted, 8 << 20, true).is_ok());
     }
 
     /// A machine of files: each disk is 8 MiB large. Its folders of sysfs and of devices are below what is given.

@@ -47,27 +47,49 @@ fn is_ours(option: &[u8]) -> bool {
     text.eq(DESCRIPTION.encode_utf16())
 }
 
+/// What a variable holds, behind its four bytes of attributes. `None`: it is not there.
+///
+/// What cannot be read is not taken for nothing: a new order that is made without it would drop every other entry,
+/// network boot among them, and an entry of ours that is not known again would be there twice.
+fn variable(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let unread = |kind: io::ErrorKind, why: &str| {
+        let what = format!(
+            "its variable {name} cannot be read ({why}), and other entries would be lost without what it says, so no \
+             variable was changed. Look at the boot entries in the firmware's setup, then install again"
+        );
+        io::Error::new(kind, what)
+    };
+    match fs::read(path) {
+        Ok(bytes) => match bytes.get(4..) {
+            Some(value) => Ok(Some(value.to_vec())),
+            None => Err(unread(io::ErrorKind::InvalidData, "it is cut short")),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unread(error.kind(), &error.to_string())),
+    }
+}
+
 /// Sets the entry. Gives its number.
 ///
 /// # Errors
-/// What the firmware says, by way of the kernel.
+/// What the firmware says, by way of the kernel. A variable that cannot be read: then none is changed.
 pub fn set(variables: &Path, option: &[u8]) -> io::Result<u16> {
     let place = |name: &str| variables.join(format!("{name}-{GLOBAL}"));
-    let read = |name: &str| fs::read(place(name)).ok().and_then(|bytes| bytes.get(4..).map(<[u8]>::to_vec));
+    let read = |name: &str| variable(&place(name), name);
     let write = |name: &str, value: &[u8]| fs::write(place(name), [&ATTRIBUTES.to_le_bytes(), value].concat());
-    let order: Vec<u16> = read("BootOrder")
+    let order: Vec<u16> = read("BootOrder")?
         .unwrap_or_default()
         .chunks_exact(2)
         .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
         .collect();
     let mut used = Vec::new();
-    for entry in fs::read_dir(variables)?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
+    for entry in fs::read_dir(variables)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
         let number = name.strip_prefix("Boot").and_then(|rest| rest.strip_suffix(&format!("-{GLOBAL}")));
         let Some(number) = number.filter(|n| n.len() == 4).and_then(|n| u16::from_str_radix(n, 16).ok()) else {
             continue;
         };
-        let ours = read(&format!("Boot{number:04X}")).is_some_and(|option| is_ours(&option));
+        let ours = read(&format!("Boot{number:04X}"))?.is_some_and(|option| is_ours(&option));
         used.push((number, ours));
     }
     // One of ours is written over: firmware with few places left then needs no new one.
@@ -75,7 +97,7 @@ pub fn set(variables: &Path, option: &[u8]) -> io::Result<u16> {
     let free = || (0..=u16::MAX).find(|number| used.iter().all(|(other, _)| other != number)).unwrap_or(0);
     let number = ours.first().copied().unwrap_or_else(free);
     let name = format!("Boot{number:04X}");
-    if read(&name).as_deref() != Some(option) {
+    if read(&name)?.as_deref() != Some(option) {
         write(&name, option)?;
     }
     let mut new_order = vec![number];
@@ -114,6 +136,48 @@ mod tests {
         assert_eq!(fs::read(place("BootOrder")).unwrap(), with(&[u8::try_from(number).unwrap(), 0, 0, 0]));
         assert_eq!(fs::read(place(&format!("Boot{number:04X}"))).unwrap(), with(&option));
         assert_eq!(set(&folder, &option).unwrap(), number, "and again, nothing changes");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+        let folder = std::env::temp_dir().join(format!("rackmedic-efi-unread-{}", std::process::id()));
+        let place = |name: &str| folder.join(format!("{name}-{GLOBAL}"));
+        let partition = Partition { number: 1, from_byte: 1 << 20, bytes: 8 << 20, kind: [0; 16], id: [9; 16] };
+        let option = load_option(&partition, 512, "\\EFI\\BOOT\\BOOTX64.EFI");
+        let with = |value: &[u8]| [&7_u32.to_le_bytes(), value].concat();
+        let all = [
+            ("Boot0000", with(b"\x01\0\0\0\0\0P\0X\0E\0\0\0")),
+            ("Boot0003", with(&load_option(&partition, 512, "\\old"))),
+            ("BootOrder", with(&[0, 0, 3, 0])),
+        ];
+        // The second way is a file that ends within its attributes.
+        for (broken, cut) in all.iter().flat_map(|(name, _)| [(*name, false), (*name, true)]) {
+            let _ = fs::remove_dir_all(&folder);
+            fs::create_dir_all(&folder).unwrap();
+            for (name, bytes) in &all {
+                match (*name == broken, cut) {
+                    (false, _) => fs::write(place(name), bytes).unwrap(),
+                    (true, true) => fs::write(place(name), [7_u8, 0]).unwrap(),
+                    // A folder can be opened, and no byte be read of it.
+                    (true, false) => fs::create_dir(place(name)).unwrap(),
+                }
+            }
+            let content = || {
+                let mut content: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+                content.sort();
+                content.into_iter().map(|path| (fs::read(&path).ok(), path)).collect::<Vec<_>>()
+            };
+            let before = content();
+            let error = set(&folder, &option).unwrap_err();
+            assert!(error.to_string().contains(broken), "{broken}: {error}");
+            assert_eq!(content(), before, "{broken}");
+        }
+        // Without an order, which no firmware has to have, ours is the first of one.
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(set(&folder, &option).unwrap(), 0);
+        assert_eq!(fs::read(place("BootOrder")).unwrap(), with(&[0, 0]));
         fs::remove_dir_all(&folder).unwrap();
     }
 }

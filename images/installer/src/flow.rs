@@ -52,24 +52,14 @@ pub fn install(line: &CommandLine, places: &Places, trusted: &[PublicKey], began
         Err(sentence) => return say(&sentence),
     };
     let talk = Talk::begin(client.clone(), &welcome.session, began);
-    if let Order::Wait { why } = &welcome.order {
-        say(&format!("nothing to do: {why}"));
-        return;
-    }
     let work = || match &welcome.order {
         Order::Install(order) => {
-            Work { order, places, trusted, talk: &talk, firmware, client: &client, session: &welcome.session }.run(true)
-        }
-        Order::Configure(order) => {
-            Work { order, places, trusted, talk: &talk, firmware, client: &client, session: &welcome.session }
-                .run(false)
+            Work { order, places, trusted, talk: &talk, firmware, client: &client, session: &welcome.session }.run()
         }
         Order::Prove(order) => {
             talk.stage(InstallStage::Disk, prove::READ_BYTES_MAX);
             prove::prove(order, places, &line.mac, disks::PATIENCE, |bytes| talk.done(bytes))
         }
-        // Has gone home above.
-        Order::Wait { .. } => Ok(()),
     };
     let outcome = caught(|| talk.stage_now(), work);
     match outcome {
@@ -151,7 +141,7 @@ fn at(stage: InstallStage) -> impl Fn(WriteError) -> Failed {
 }
 
 impl Work<'_> {
-    fn run(&self, write_image: bool) -> Result<(), Failed> {
+    fn run(&self) -> Result<(), Failed> {
         use InstallStage as Stage;
         let order = self.order;
         self.talk.stage(Stage::Disk, 0);
@@ -160,11 +150,9 @@ impl Work<'_> {
             .map_err(|error| {
                 Failed::new(Stage::Image, FailureCode::UntrustedManifest, format!("the image: {error}"))
             })?;
-        // Once this job has written the disk, what it holds is not foreign any more.
-        let approved = order.foreign_data_approved || !write_image;
         let look = || {
             let disks = disks::all(&self.places.sys, &self.places.dev);
-            disks::choose(&disks, &order.disk, manifest.raw.bytes, approved)
+            disks::choose(&disks, &order.disk, manifest.raw.bytes, order.foreign_data_approved)
         };
         let disk = disks::wait(disks::PATIENCE, || !self.talk.stopped(), look)?;
         let arch = inventory::inventory(&self.places.sys, &self.places.dev).arch;
@@ -186,9 +174,7 @@ impl Work<'_> {
         // The table may have taken minutes, and a disk that was pulled out gives its name to the next. What is open
         // keeps its name, so what fits now under this name is what is open.
         disks::same(&disk, &look()?)?;
-        if write_image {
-            self.write(&target, &image, &content)?;
-        }
+        self.write(&target, &image, &content)?;
         self.talk.stage(Stage::Partitions, 0);
         // Open for reading until the end: so the name, by which the rest is found, stays with this disk.
         let reader = self.partitions(&target, &disk)?;
@@ -336,7 +322,7 @@ impl Work<'_> {
         let option = efi_entry::load_option(system, disk.block_bytes, loader);
         let variables = self.places.sys.join("firmware/efi/efivars");
         let number = efi_entry::set(&variables, &option)
-            .map_err(|error| failed(format!("the firmware did not take a boot entry: {error}")))?;
+            .map_err(|error| failed(format!("the firmware's boot entry was not set: {error}")))?;
         say(&format!("Boot{number:04X} starts {loader}"));
         Ok(())
     }

@@ -37,6 +37,15 @@ const WHOLE_DISK_MARKS: [(&str, usize, &[u8]); 3] = [
     ("ext file system on the whole disk", 0x438, b"\x53\xef"),
 ];
 
+/// What firmware that makes arrays of whole disks puts at their ends, by sectors of 512 bytes from there: Intel's IMSM
+/// (`MPB_SIGNATURE` in mdadm's super-intel.c; isw_raid.c of libblkid) and DDF (SNIA DDF 2.0, the anchor header), which
+/// some write in the other byte order (ddf_raid.c of libblkid).
+const END_MARKS: [(&str, u64, &[u8]); 3] = [
+    ("Intel firmware RAID member", 2, b"Intel Raid ISM Cfg Sig. "),
+    ("DDF firmware RAID member", 1, b"\xde\x11\xde\x11"),
+    ("DDF firmware RAID member", 1, b"\x11\xde\x11\xde"),
+];
+
 /// A part of a disk that is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Area {
@@ -54,16 +63,18 @@ pub struct Area {
 pub fn probe(disk: &File, disk_bytes: u64, block_bytes: u32, known: &[Area]) -> Vec<ForeignData> {
     let mut found = Vec::new();
     let whole = Area { partition: None, from_byte: 0, bytes: disk_bytes };
-    let table = match gpt::partitions(disk, block_bytes) {
-        Ok(table) => table,
-        // A table that lies beyond the end of the disk names nothing that is on it.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Vec::new(),
-        Err(error) => {
-            add_unreadable(whole, &error, &mut found);
-            Vec::new()
-        }
-    };
+    let mut table = or_nothing(gpt::partitions(disk, block_bytes), whole, &mut found);
+    if or_nothing(gpt::is_damaged(disk, block_bytes), whole, &mut found) {
+        // The kernel shows no partition then (block/partitions/efi.c), and the backup may be older than what was lost:
+        // nobody knows what is there, so nobody may take it without a person's approval.
+        let what = "damaged partition table".to_owned();
+        found.push(ForeignData { what, partition: None, at_byte: block_bytes.into() });
+        table.extend(or_nothing(gpt::backup(disk, disk_bytes, block_bytes), whole, &mut found));
+    }
     if let Err(error) = look_at(disk, whole, &mut found) {
+        add_unreadable(whole, &error, &mut found);
+    }
+    if let Err(error) = look_at_end(disk, disk_bytes, &mut found) {
         add_unreadable(whole, &error, &mut found);
     }
     if table.is_empty()
@@ -94,6 +105,17 @@ pub fn unreadable(partition: Option<u32>, at_byte: u64, error: &io::Error) -> Fo
     ForeignData { what: format!("something that cannot be read ({error})"), partition, at_byte }
 }
 
+/// What the tables say; nothing where they cannot be read, which is added.
+fn or_nothing<T: Default>(read: io::Result<T>, disk: Area, found: &mut Vec<ForeignData>) -> T {
+    read.unwrap_or_else(|error| {
+        // A table that lies beyond the end of the disk names nothing that is on it.
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            add_unreadable(disk, &error, found);
+        }
+        T::default()
+    })
+}
+
 fn add_unreadable(area: Area, error: &io::Error, found: &mut Vec<ForeignData>) {
     let data = unreadable(area.partition, area.from_byte, error);
     if !found.contains(&data) {
@@ -106,6 +128,17 @@ fn look_at_whole_disk(disk: &File, disk_bytes: u64, found: &mut Vec<ForeignData>
     for (what, at, mark) in WHOLE_DISK_MARKS {
         if look.get(at..).is_some_and(|rest| rest.starts_with(mark)) {
             found.push(ForeignData { what: what.to_owned(), partition: None, at_byte: at as u64 });
+        }
+    }
+    Ok(())
+}
+
+fn look_at_end(disk: &File, disk_bytes: u64, found: &mut Vec<ForeignData>) -> io::Result<()> {
+    for (what, sectors, mark) in END_MARKS {
+        let Some(sector) = (disk_bytes / 512).checked_sub(sectors) else { continue };
+        let at = sector.saturating_mul(512);
+        if read(disk, at, mark.len() as u64)? == mark {
+            found.push(ForeignData { what: what.to_owned(), partition: None, at_byte: at });
         }
     }
     Ok(())
@@ -208,6 +241,13 @@ mod tests {
         assert_eq!(with(&[(4096, b"\xfc\x4e\x2b\xa9")]), ["Linux RAID member None"]);
         assert_eq!(with(&[((8 << 20) - 8192, b"\xfc\x4e\x2b\xa9")]), ["Linux RAID member None"]);
         assert_eq!(with(&[(0, b"XFSB")]), ["XFS file system on the whole disk None"]);
+        let end = 8_u64 << 20;
+        let intel: &[u8] = b"Intel Raid ISM Cfg Sig. 1.2.02";
+        assert_eq!(with(&[(end - 1024, intel)]), ["Intel firmware RAID member None"]);
+        assert_eq!(with(&[(end - 512, intel), (end - 1536, intel)]), Vec::<String>::new(), "in one place alone");
+        for ddf in [b"\xde\x11\xde\x11", b"\x11\xde\x11\xde"] {
+            assert_eq!(with(&[(end - 512, ddf)]), ["DDF firmware RAID member None"]);
+        }
     }
 
     #[test]

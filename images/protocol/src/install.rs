@@ -4,7 +4,8 @@
 //! answers:
 //!
 //! 1. `POST /installer/1/hello` [`Hello`] → [`Welcome`]. The nonce of the command line is burnt by the first hello that
-//!    is welcomed; the same installer (the same boot) may repeat it until it has its answer.
+//!    is welcomed; the same installer (the same boot) may repeat it until it has its answer, and not after its first
+//!    report of a later stage: the order to write a disk is not given again.
 //! 2. `POST /installer/1/report` [`Report`] → [`Answer`], once a second and at each change of stage, with the session.
 //! 3. `POST /installer/1/first-boot` (an empty body) → [`FirstBoot`], after the image was verified on the disk: only then
 //!    are credentials made.
@@ -24,8 +25,11 @@ pub const HELLO_PATH: &str = "/installer/1/hello";
 pub const REPORT_PATH: &str = "/installer/1/report";
 /// Where the files of the first boot come from.
 pub const FIRST_BOOT_PATH: &str = "/installer/1/first-boot";
-/// The largest body of either side, bytes.
+/// The largest body of either side, bytes. A [`FirstBoot`] is one, too.
 pub const BODY_LIMIT_BYTES: usize = 1 << 20;
+/// What the files that are given with a job may take of such a body, bytes. The rest is left to those that make its
+/// host join: they are made when the image is on the disk, and then it is too late to find that there is no room.
+pub const GIVEN_FILES_LIMIT_BYTES: usize = BODY_LIMIT_BYTES / 4 * 3;
 
 /// A network card as the installer sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,15 +119,8 @@ pub struct ImageSource {
 pub enum Order {
     /// Write the image, then configure.
     Install(Box<InstallOrder>),
-    /// The image was written and verified in this job already: only what comes after.
-    Configure(Box<InstallOrder>),
     /// Show the machine and write nothing: the disk is there once and can be read, the card has its cable.
     Prove(Box<ProveOrder>),
-    /// Touch nothing: report the inventory (already done by hello) and wait to be switched off.
-    Wait {
-        /// Why, in words.
-        why: String,
-    },
 }
 
 /// What is to be shown.
@@ -246,7 +243,7 @@ pub enum FailureCode {
     DiskWrite,
     /// What was read back is not what was written.
     VerifyFailed,
-    /// The partition table is wrong or was not read again.
+    /// The partition table is wrong, is none for the blocks of this disk, or was not read again.
     Partitions,
     /// The files of the first boot could not be written.
     Configure,
@@ -343,6 +340,14 @@ impl std::fmt::Debug for FirstBootFile {
 pub struct FirstBoot {
     /// The files, written in this order.
     pub files: Vec<FirstBootFile>,
+}
+
+impl FirstBoot {
+    /// How much of a body these files take, bytes.
+    #[must_use]
+    pub fn encoded_bytes(files: &[FirstBootFile]) -> usize {
+        serde_json::to_vec(files).map_or(usize::MAX, |text| text.len())
+    }
 }
 
 /// An answer of 4xx or 5xx.

@@ -344,13 +344,6 @@ impl<T: Tickets> DhcpServer<T> {
         let Ok(request) = Message::read(packet) else { return };
         let now = self.around.tickets.now();
         let ticket = self.around.tickets.of_mac(request.mac);
-        if ticket.is_none()
-            && request.op == 1
-            && request.kind == MessageType::Discover
-            && request.boot_class().is_some()
-        {
-            self.around.recorder.unarmed(request.mac, now);
-        }
         let arrival = Arrival { port, source, local: self.link.local };
         let outcome = self.answerer.answer(&request, arrival, ticket.as_deref(), now);
         if let (Some(change), Some(file)) = (outcome.change, &mut self.leases) {
@@ -485,7 +478,7 @@ impl<T: Tickets> DhcpServer<T> {
                     BootEvent::Foreign { server: datagram.source, what: what.into() },
                 );
             }
-            self.around.recorder.warn(warning, now);
+            self.around.recorder.warn(warning);
         }
         let offer = ticket.is_some() && speaks_of_booting && message.kind == MessageType::Offer;
         offer.then_some((message.mac, message.xid))

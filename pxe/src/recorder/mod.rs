@@ -8,7 +8,7 @@ use crate::gate::Now;
 use crate::mac::Mac;
 use event::BootEvent;
 use protocol::name::Name;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,8 +18,6 @@ use verdict::Verdict;
 const EVENTS_PER_JOB: usize = 1000;
 /// Jobs kept.
 const JOBS: usize = 256;
-/// Cards without a ticket that are remembered.
-const UNARMED: usize = 4096;
 /// Warnings about the link that are remembered.
 const WARNINGS: usize = 256;
 
@@ -51,15 +49,6 @@ impl Flight {
         let silent = self.moments.back().map_or(Duration::ZERO, |last| now.elapsed.saturating_sub(last.at.elapsed));
         verdict::verdict(self.moments.iter().map(|moment| &moment.event), silent)
     }
-}
-
-/// A card that asked for a network boot without a ticket: it found nothing to boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unarmed {
-    /// When it last asked.
-    pub last: Now,
-    /// How often.
-    pub count: u64,
 }
 
 /// What is wrong with a link. Each has a name, for hooks and alarms.
@@ -108,8 +97,7 @@ struct State {
     flights: BTreeMap<Name, Flight>,
     /// Jobs by age.
     order: VecDeque<Name>,
-    unarmed: BTreeMap<Mac, Unarmed>,
-    warnings: BTreeMap<LinkWarning, (Now, u64)>,
+    warnings: BTreeSet<LinkWarning>,
     packets: pcap::PacketRing,
 }
 
@@ -141,8 +129,7 @@ impl Recorder {
         let state = Mutex::new(State {
             flights: BTreeMap::new(),
             order: VecDeque::new(),
-            unarmed: BTreeMap::new(),
-            warnings: BTreeMap::new(),
+            warnings: BTreeSet::new(),
             packets: pcap::PacketRing::new(packet_bytes),
         });
         Self { state, sink }
@@ -183,31 +170,12 @@ impl Recorder {
         flight.moments.push_back(moment);
     }
 
-    /// A card without a ticket asked for a network boot.
-    pub fn unarmed(&self, mac: Mac, at: Now) {
+    /// Something is wrong with the link. Said once in the log.
+    pub fn warn(&self, warning: LinkWarning) {
         let mut state = self.state();
-        if let Some(known) = state.unarmed.get_mut(&mac) {
-            known.last = at;
-            known.count += 1;
-        } else {
-            if state.unarmed.len() >= UNARMED
-                && let Some(oldest) = state.unarmed.iter().min_by_key(|(_, heard)| heard.last).map(|(mac, _)| *mac)
-            {
-                state.unarmed.remove(&oldest);
-            }
-            state.unarmed.insert(mac, Unarmed { last: at, count: 1 });
-        }
-    }
-
-    /// Something is wrong with the link. Said once in the log, counted afterwards.
-    pub fn warn(&self, warning: LinkWarning, at: Now) {
-        let mut state = self.state();
-        if let Some((last, count)) = state.warnings.get_mut(&warning) {
-            *last = at;
-            *count += 1;
-        } else if state.warnings.len() < WARNINGS {
+        if state.warnings.len() < WARNINGS && !state.warnings.contains(&warning) {
             tracing::warn!(name = warning.name(), ?warning, "the link's DHCP is not as it should be");
-            state.warnings.insert(warning, (at, 1));
+            state.warnings.insert(warning);
         }
     }
 
@@ -226,17 +194,5 @@ impl Recorder {
     #[must_use]
     pub fn pcap(&self, mac: Mac) -> Vec<u8> {
         self.state().packets.file(mac)
-    }
-
-    /// What is wrong with the links: each with the last time and how often.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<(LinkWarning, Now, u64)> {
-        self.state().warnings.iter().map(|(warning, (last, count))| (warning.clone(), *last, *count)).collect()
-    }
-
-    /// Cards that asked for a network boot without a ticket.
-    #[must_use]
-    pub fn unarmed_cards(&self) -> Vec<(Mac, Unarmed)> {
-        self.state().unarmed.iter().map(|(mac, heard)| (*mac, *heard)).collect()
     }
 }

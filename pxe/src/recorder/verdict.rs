@@ -63,6 +63,11 @@ fn patience(reached: Reached) -> Duration {
         Reached::Done => 900,
         Reached::KernelFetched => 180,
         Reached::Installing => 300,
+        // No event comes while a file flows. By GRUB and TFTP an initramfs takes some 25,000 round trips, which are 75 s
+        // where one takes 3 ms.
+        Reached::Kernel => 120,
+        // A loader that resets the card waits for the switch: spanning tree lets nothing through for up to 50 s.
+        Reached::Loader | Reached::LoaderFetched | Reached::Script => 60,
         _ => 45,
     })
 }
@@ -324,6 +329,25 @@ mod tests {
         let verdict = said(&[asks(), offered(), ended], 60);
         assert_eq!(verdict.reached, Reached::LoaderFetched);
         assert!(verdict.sentence.contains("Secure Boot"), "{}", verdict.sentence);
+    }
+
+    #[test]
+    fn a_file_that_flows_slowly_and_a_switch_that_holds_packets_back_are_no_standstill() {
+        let began = |file: &str| BootEvent::FileBegan {
+            protocol: Protocol::Tftp,
+            file: file.to_owned(),
+            bytes: 25_000 * 1_024,
+            agreed: String::new(),
+        };
+        for (file, reached, waited_s, too_long_s) in [
+            ("snponly.efi", Reached::Loader, 55, 60),
+            ("grub.cfg", Reached::Script, 55, 60),
+            ("initrd.img", Reached::Kernel, 75, 120),
+        ] {
+            let events = [asks(), offered(), began(file)];
+            assert_eq!(said(&events, 0).reached, reached, "{file}");
+            assert!(!said(&events, waited_s).stopped && said(&events, too_long_s).stopped, "{file}");
+        }
     }
 
     #[test]

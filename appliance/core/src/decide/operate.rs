@@ -18,19 +18,36 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
     let mut out = Outcome::default();
     match order {
         Operator::Pause { scope, paused } => pause(world, *scope, *paused, now, &mut out),
-        Operator::ObserveOnly(on) => {
+        Operator::ObserveOnly(true) => {
             let mut site = world.site.clone();
-            site.observe_only = if *on {
-                Some(ObserveOnly::Ordered)
-            } else {
-                // Leaving it is like a start: look before acting.
-                Some(ObserveOnly::Starting { until: now.elapsed.plus(world.limits.start_observe_ms) })
-            };
-            put_site(world, site, &mut out);
-            out.wakeups.push(Wakeup { target: WakeTarget::Site, at: now.elapsed.plus(world.limits.start_observe_ms) });
-            if *on {
-                out.wakeups.extend(under_way(world, |_| true, now));
+            // That the budgets are unknown stays known, whoever orders what.
+            match site.observe_only {
+                Some(ObserveOnly::Corrupt) => {}
+                Some(ObserveOnly::Standby) => site.behind_standby = Some(ObserveOnly::Ordered),
+                _ => site.observe_only = Some(ObserveOnly::Ordered),
             }
+            put_site(world, site, &mut out);
+            out.wakeups.extend(under_way(world, |_| true, now));
+        }
+        Operator::ObserveOnly(false) => match world.site.observe_only {
+            Some(ObserveOnly::Corrupt) => refuse(
+                &mut out,
+                now,
+                "refused",
+                "the journal could not be read whole, so no budget is known (rule 17): restore a backup, or look at the hosts \
+                 and accept it with `rackmedic site act --budgets-unknown`"
+                    .to_owned(),
+            ),
+            Some(ObserveOnly::Standby) => {
+                refuse(&mut out, now, "refused", "another appliance owns the site: it acts there".to_owned());
+            }
+            _ => act_again(world, now, &mut out),
+        },
+        Operator::AcceptUnknownBudgets if world.site.observe_only == Some(ObserveOnly::Corrupt) => {
+            act_again(world, now, &mut out);
+        }
+        Operator::AcceptUnknownBudgets => {
+            refuse(&mut out, now, "refused", "the budgets are known: `rackmedic site act` is enough".to_owned());
         }
         Operator::Arm { cluster, armed } => match world.clusters.get(cluster) {
             Some(old) => {
@@ -121,6 +138,15 @@ pub(super) fn order<R: Rules>(world: &World, order: &Operator, now: Now) -> Outc
         Operator::Drill { host, machine } => drill(world, *host, *machine, now, &mut out),
     }
     out
+}
+
+/// Leaves observe-only. That is like a start: look before acting.
+fn act_again<R: Rules>(world: &World, now: Now, out: &mut Outcome<R>) {
+    let until = now.elapsed.plus(world.limits.start_observe_ms);
+    let mut site = world.site.clone();
+    site.observe_only = Some(ObserveOnly::Starting { until });
+    put_site(world, site, out);
+    out.wakeups.push(Wakeup { target: WakeTarget::Site, at: until });
 }
 
 /// Hosts with a step under way look at once at what was ordered.
@@ -414,5 +440,20 @@ mod tests {
         out.changes.iter().for_each(|change| world.apply(change));
         assert_eq!((world.tallies.promoted, world.tallies.spares.len()), (0, 1));
         assert_eq!(world.hosts[&HostId(1)].spare_proof, None);
+    }
+
+    #[test]
+    fn that_the_budgets_are_unknown_is_waived_by_no_other_order() {
+        let mut world = World::new(&Policy::<SitePolicy>::default());
+        world.site.observe_only = Some(ObserveOnly::Corrupt);
+        let mut said = |asked: Operator| {
+            let out: Outcome<Enforced> = order(&world, &asked, NOW);
+            out.changes.iter().for_each(|change| world.apply(change));
+            (out.notices.len(), world.site.observe_only)
+        };
+        assert_eq!(said(Operator::ObserveOnly(true)), (0, Some(ObserveOnly::Corrupt)));
+        assert_eq!(said(Operator::ObserveOnly(false)), (1, Some(ObserveOnly::Corrupt)));
+        assert!(matches!(said(Operator::AcceptUnknownBudgets), (0, Some(ObserveOnly::Starting { .. }))));
+        assert_eq!(said(Operator::AcceptUnknownBudgets).0, 1, "they are known now");
     }
 }

@@ -56,11 +56,10 @@ pub(super) fn started<R: Rules>(
         _ if start.corrupt && rules.enforces(Rule(17)) => ObserveOnly::Corrupt,
         _ if start.restored => ObserveOnly::Restored,
         _ if start.observe_only => ObserveOnly::Ordered,
-        Some(ObserveOnly::Ordered) => ObserveOnly::Ordered,
-        Some(ObserveOnly::Restored) => ObserveOnly::Restored,
-        Some(ObserveOnly::Corrupt) => ObserveOnly::Corrupt,
-        _ => ObserveOnly::Starting { until },
+        Some(why) if why.until_a_person_says() => why,
+        _ => site.behind_standby.unwrap_or(ObserveOnly::Starting { until }),
     });
+    site.behind_standby = None;
     let sentence = format!(
         "started under epoch {epoch}: observing for {} s, {} open incidents are looked at afresh",
         world.limits.start_observe_ms / SECOND,
@@ -121,7 +120,8 @@ pub(super) fn store<R: Rules>(rules: R, world: &World, healthy: bool, now: Now) 
         }
         (Loudness::Log, Explanation::refusal(48, "store-back", "the store works again: observing before acting"))
     } else {
-        if rules.enforces(Rule(48)) && site.observe_only != Some(ObserveOnly::Corrupt) {
+        // What waits for a person goes on waiting for him.
+        if rules.enforces(Rule(48)) && !site.observe_only.is_some_and(ObserveOnly::until_a_person_says) {
             site.observe_only = Some(ObserveOnly::Store);
         }
         (
@@ -149,6 +149,7 @@ pub(super) fn lease<R: Rules>(world: &World, until: Elapsed, epoch: u64, now: No
     site.lease.epoch = epoch.max(site.lease.epoch);
     let mut say = None;
     if lost && site.observe_only.is_none_or(|why| why != ObserveOnly::Standby) {
+        site.behind_standby = site.observe_only.filter(|why| why.until_a_person_says());
         site.observe_only = Some(ObserveOnly::Standby);
         say = Some((
             Loudness::Page,
@@ -161,7 +162,8 @@ pub(super) fn lease<R: Rules>(world: &World, until: Elapsed, epoch: u64, now: No
     }
     let returns = !lost && site.observe_only == Some(ObserveOnly::Standby);
     if returns {
-        site.observe_only = Some(ObserveOnly::Starting { until: now.elapsed.plus(world.limits.start_observe_ms) });
+        let starting = ObserveOnly::Starting { until: now.elapsed.plus(world.limits.start_observe_ms) };
+        site.observe_only = Some(site.behind_standby.take().unwrap_or(starting));
     }
     let mut out = put(world, site, now, say);
     // A plain renewal must not push the site's timer away: only one is kept.

@@ -455,6 +455,31 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
             "the API did not answer the last look: nothing is done without it",
         ));
     }
+    if let Some(node) = look.node {
+        // What the API says now counts, whatever the watch has told so far.
+        let theirs = node.foreign_mark || (node.cordoned && case.host.our_cordon.is_none());
+        if case.enforces(50) && theirs {
+            return Err(Explanation::refusal(
+                50,
+                "foreign-mark",
+                "the Node carries a cordon or a mark of somebody else now",
+            ));
+        }
+        if case.enforces(33) && node.shutting_down {
+            return Err(Explanation::refusal(
+                33,
+                "shutting-down",
+                "its Node says that it is shutting down: no power now",
+            ));
+        }
+        if case.enforces(1) && case.host.assessment.node.is_some_and(|seen| seen.boot != node.boot) {
+            return Err(Explanation::refusal(
+                1,
+                "booted",
+                "its Node shows another boot now: evidence is gathered anew",
+            ));
+        }
+    }
     let moves = matches!(look.stage, BootStage::ShuttingDown | BootStage::Post) && !stands_still(case, look.stage);
     if case.enforces(33) && (look.stage == BootStage::FirmwareTask || moves) {
         return Err(Explanation::refusal(

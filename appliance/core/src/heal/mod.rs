@@ -12,6 +12,7 @@ mod result;
 mod safe;
 mod spare;
 mod start_cold;
+mod unfenced;
 
 pub(crate) use reimage::install_report;
 pub(crate) use result::result;
@@ -96,7 +97,7 @@ fn step<R: Rules>(case: &mut Case<'_, R>, phase: Phase) {
         Phase::SoftRebooting => power::soft_rebooting(case),
         Phase::PoweringOff => power::powering_off(case),
         Phase::Proving => power::proving(case),
-        Phase::Unfenced => power::unfenced(case),
+        Phase::Unfenced => unfenced::unfenced(case),
         Phase::Releasing => power::releasing(case),
         Phase::HeldOff => power_on::held_off(case),
         Phase::PoweringOn => power_on::powering_on(case),

@@ -1,7 +1,7 @@
 //! Results of steps: what each means for the plan.
 
 use super::begin::next_rung;
-use super::{back, power, reimage, safe, spare};
+use super::{back, power, reimage, safe, spare, unfenced};
 use crate::command::{Failure, Intent, Loudness, StepResult};
 use crate::decide::Case;
 use crate::explain::Explanation;
@@ -51,7 +51,7 @@ fn started_by_others<R: Rules>(case: &Case<'_, R>, intent: Intent) -> bool {
 
 fn read<R: Rules>(case: &mut Case<'_, R>, readings: &[Reading], off_sent: Option<crate::time::Elapsed>) {
     match case.incident.as_ref().map(|i| i.phase) {
-        Some(Phase::Unfenced) => power::reread(case, readings),
+        Some(Phase::Unfenced) => unfenced::reread(case, readings),
         Some(Phase::PoweringOff | Phase::Proving) => power::readings(case, readings, off_sent),
         // A late reading after the phase was left (pause, alarm) changes nothing.
         _ => {}
@@ -153,7 +153,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
     if why == Failure::WrongMachine {
         let seen = readings.iter().rev().find_map(|r| r.identity);
         if !matches!(intent, Intent::Promote(_)) {
-            power::wrong_machine(case, seen);
+            unfenced::wrong_machine(case, seen);
             return;
         }
     }
@@ -196,7 +196,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
         }
         Intent::ForceOff { .. } => off_failed(case, why, readings, sent),
         Intent::ProveOff => match case.incident.as_ref().map(|i| i.phase) {
-            Some(Phase::Unfenced) => power::reread(case, readings),
+            Some(Phase::Unfenced) => unfenced::reread(case, readings),
             _ => power::readings(case, readings, None),
         },
         Intent::OutletsOff if matches!(why, Failure::Answered | Failure::Cancelled) && !sent => {
@@ -206,7 +206,7 @@ fn failed<R: Rules>(case: &mut Case<'_, R>, intent: Intent, why: Failure, readin
             }
             off_failed(case, why, readings, false);
         }
-        Intent::OutletsOff => power::no_proof(case, "its outlets could not be switched off and read"),
+        Intent::OutletsOff => unfenced::unfence(case, "its outlets could not be switched off and read"),
         Intent::Release { .. } => release_failed(case, why),
         Intent::PowerOn { .. } => {
             case.wait(Explanation::refusal(
@@ -371,11 +371,11 @@ fn off_failed<R: Rules>(case: &mut Case<'_, R>, why: Failure, readings: &[Readin
             if let Some(incident) = &mut case.incident {
                 incident.fence.off_ignored = true;
             }
-            power::no_bmc(case, "force-off was accepted without effect");
+            unfenced::no_bmc(case, "force-off was accepted without effect");
         }
-        Failure::BmcRefused => power::no_proof(case, "its BMC refuses our credential"),
+        Failure::BmcRefused => unfenced::unfence(case, "its BMC refuses our credential"),
         _ if sent && !readings.is_empty() => power::readings(case, readings, None),
-        _ => power::no_bmc(case, "its BMC did not answer"),
+        _ => unfenced::no_bmc(case, "its BMC did not answer"),
     }
 }
 

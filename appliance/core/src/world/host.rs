@@ -105,6 +105,18 @@ impl SpareProof {
     }
 }
 
+/// What a host's firmware tries first, as far as its boots have shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum BootOrder {
+    /// No boot of it was watched yet.
+    #[default]
+    Unknown,
+    /// Its last boot that was watched came from the disk without a question to the network.
+    DiskFirst,
+    /// It asked the network, got no answer, and came up from its disk.
+    NetworkFirst,
+}
+
 /// What happened to a host, as far as rules look back. Every list is bounded and survives restarts (rule 14).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct History {
@@ -147,6 +159,15 @@ pub struct History {
     pub order_refused: Option<Explanation>,
     /// Until when an orderly reboot holds power back (rule 33).
     pub rebooting_until: Option<Elapsed>,
+    /// What its firmware tries first.
+    #[serde(default)]
+    pub boot_order: BootOrder,
+    /// When it fell silent before our eyes, since it was last Ready.
+    #[serde(default)]
+    pub fell_silent: Option<Elapsed>,
+    /// Its first question to the network, for something to boot, since it was last Ready.
+    #[serde(default)]
+    pub asked_since: Option<Elapsed>,
 }
 
 /// Appends a moment to a bounded list, dropping the oldest.

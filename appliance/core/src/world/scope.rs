@@ -5,6 +5,7 @@ use crate::explain::Explanation;
 use crate::id::{ClusterId, DomainId, HostId, IncidentId, PoolId, VersionId};
 use crate::time::{Elapsed, Expiry};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Why nothing outside may be touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,14 @@ pub enum ObserveOnly {
     Standby,
     /// Set by a person or the command line.
     Ordered,
+}
+
+impl ObserveOnly {
+    /// It ends by a person's word alone.
+    #[must_use]
+    pub fn until_a_person_says(self) -> bool {
+        matches!(self, ObserveOnly::Ordered | ObserveOnly::Restored | ObserveOnly::Corrupt)
+    }
 }
 
 /// The lease by which this appliance owns the site (rule 46).
@@ -71,6 +80,9 @@ pub struct Site {
     pub started_at: Elapsed,
     /// Why nothing may be touched; `None` = active.
     pub observe_only: Option<ObserveOnly>,
+    /// What of it holds again when the lease is ours again.
+    #[serde(default)]
+    pub behind_standby: Option<ObserveOnly>,
     /// A person paused everything.
     pub paused: bool,
     /// The breaker is open: why. A human resets it (rule 13).
@@ -89,6 +101,9 @@ pub struct Site {
     pub watched_off: Vec<WatchedOff>,
     /// The cold start.
     pub cold_start: Option<ColdStart>,
+    /// When others were last seen at work on the control plane of a cluster (rule 19): its watchers forget it at a restart.
+    #[serde(default)]
+    pub foreign_planes: BTreeMap<ClusterId, Elapsed>,
     /// The next incident's number.
     pub next_incident: u64,
     /// The last moment any event was decided, to notice that the loop did not run (rule 47).

@@ -42,7 +42,7 @@ impl Checker for Budgets {
         if matches!(decided.event, Event::Started { corrupt: true, .. }) {
             self.corrupt = true;
         }
-        if matches!(decided.event, Event::Operator(Operator::ObserveOnly(_))) {
+        if matches!(decided.event, Event::Operator(Operator::ObserveOnly(_) | Operator::AcceptUnknownBudgets)) {
             self.corrupt = world.site.observe_only == Some(ObserveOnly::Corrupt);
         }
         let breaker_before = decided.before.site.as_ref().map_or(self.breaker, |s| s.breaker.is_some());

@@ -218,7 +218,7 @@ mod tests {
             agreed: String::new(),
         };
         let events = [(30, asks()), (30, offered()), (31, began)];
-        assert!(matches!(stands(&events, 60), Standing::Wait { .. }));
-        assert_eq!(stage_of(&stands(&events, 80)), "loader");
+        assert!(matches!(stands(&events, 90), Standing::Wait { .. }));
+        assert_eq!(stage_of(&stands(&events, 91)), "loader");
     }
 }

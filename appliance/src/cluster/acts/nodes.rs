@@ -52,7 +52,9 @@ impl ClusterActs {
         };
         let report = node.map(|node| {
             let mut report = node::read(&node).report;
-            report.foreign_mark |= self.state.tables().foreign.nodes.contains_key(name);
+            let claimed = self.state.tables().foreign.nodes.contains_key(name);
+            report.foreign_mark |= claimed;
+            report.claimed |= claimed;
             report
         });
         Ok(Reply::Node { node: report, lease_renewed })
@@ -143,6 +145,10 @@ impl ClusterActs {
     pub(super) async fn restore(&self, client: kube::Client, asked: &ClusterAsked<'_>) -> Result<Reply, Stop> {
         let Some(recorded) = self.rejoin.recorded(asked.target.host) else { return Ok(Reply::Ok) };
         let Some(node) = self.get(client.clone(), asked).await? else { return Ok(Reply::ApiRefused) };
+        // Still the object that was recorded: nothing was lost with another, and what it lacks somebody took away.
+        if !recorded.uid.is_empty() && node.metadata.uid.as_ref() == Some(&recorded.uid) {
+            return Ok(Reply::Ok);
+        }
         let has = node.metadata.labels.as_ref();
         let labels: serde_json::Map<String, Value> = recorded
             .labels

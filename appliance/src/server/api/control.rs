@@ -5,6 +5,7 @@ use super::problem::Problem;
 use crate::decide_loop::{NotCommitted, Order};
 use crate::server::Appliance;
 use crate::server::book;
+use crate::server::chronicle::kebab;
 use crate::server::registrar::NotApplied;
 use crate::server::resources::{Applied, Declaration};
 use axum::Json;
@@ -46,11 +47,16 @@ pub enum Asked {
     ObserveOnly {
         /// Only observe.
         on: bool,
+        /// It acts although the journal could not be read whole, and what was done before is not known.
+        #[serde(default)]
+        budgets_unknown: bool,
     },
     /// Approve the rung that an incident stands on.
     Approve {
         /// Which incident.
         incident: u64,
+        /// The rung that the person saw, as it is shown: while he read, the ladder may have gone on.
+        rung: String,
     },
     /// End the ladder of an incident.
     Deny {
@@ -191,11 +197,20 @@ fn understood(appliance: &Appliance, asked: &Asked) -> Result<Operator, Problem>
             Operator::Pause { scope, paused: *paused }
         }
         Asked::Arm { cluster: name, armed } => Operator::Arm { cluster: cluster(name)?, armed: *armed },
-        Asked::ObserveOnly { on } => Operator::ObserveOnly(*on),
-        Asked::Approve { incident } => {
+        Asked::ObserveOnly { on: false, budgets_unknown: true } => Operator::AcceptUnknownBudgets,
+        Asked::ObserveOnly { on, .. } => Operator::ObserveOnly(*on),
+        Asked::Approve { incident, rung } => {
             let id = IncidentId(*incident);
-            let rung = open_incident(appliance, id)?.current_rung();
-            Operator::Approve { incident: id, rung }
+            let present = open_incident(appliance, id)?.current_rung();
+            let stands = kebab(&format!("{present:?}"));
+            if stands != *rung {
+                let detail = format!(
+                    "incident {incident} stands on `{stands}` now, not on `{rung}`: nothing was approved; look at it again \
+                     (`rackmedic incident show {incident}`)"
+                );
+                return Err(Problem::new(StatusCode::CONFLICT, "other-rung", detail));
+            }
+            Operator::Approve { incident: id, rung: present }
         }
         Asked::Deny { incident } => Operator::Deny { incident: IncidentId(*incident) },
         Asked::ConfirmOff { incident, serial } => confirm_off(appliance, IncidentId(*incident), serial)?,

@@ -141,6 +141,9 @@ fn prober(text: &mut String, segment: usize, tally: &Tally) {
         ("lost_frames", tally.lost_frames),
         ("late_turns", tally.late_turns),
         ("stalls", tally.stalls),
+        ("reopened", tally.reopened),
+        ("boot_requests", tally.boot_requests),
+        ("duplicates", tally.duplicates),
     ];
     if segment == 0 {
         text.push_str("# HELP rackmedic_prober_total What the prober of a segment counted.\n");

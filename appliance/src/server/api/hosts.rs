@@ -25,6 +25,9 @@ pub struct Row {
     link: String,
     power: String,
     network: String,
+    /// What its firmware tries first, as its boots have shown: a question to the network means an empty disk only of one
+    /// that tries the disk first.
+    boot_order: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<String>,
     pool: String,
@@ -139,6 +142,7 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
             link: "unbound".to_owned(),
             power: "unknown".to_owned(),
             network: "unknown".to_owned(),
+            boot_order: "unknown".to_owned(),
             cluster,
             pool,
             incident: None,
@@ -157,6 +161,7 @@ fn row(appliance: &Appliance, name: &str, entry: &HostEntry, view: Option<&HostV
         link: kebab(&format!("{link:?}")),
         power: kebab(&format!("{:?}", assessment.power)),
         network: kebab(&format!("{:?}", assessment.network)),
+        boot_order: kebab(&format!("{:?}", view.host.history.boot_order)),
         cluster,
         pool,
         incident: incident.map(|id| id.0),
@@ -231,6 +236,17 @@ fn spare_proof(host: &Host, appliance: &Appliance) -> Value {
     }
 }
 
+/// What holds on to the Node of a host with an incident, and whether its deletion is under way; `null` of everybody else, and
+/// until it was listed.
+fn holds_on(host: &Host, appliance: &Appliance) -> Value {
+    let clusters = appliance.outside.clusters.get();
+    let cluster = clusters.zip(host.cluster).and_then(|(clusters, id)| clusters.get(id));
+    let Some(held) = cluster.and_then(|cluster| cluster.trouble.held(&host.name)) else { return Value::Null };
+    let pod = |((namespace, name), deleted): (&(String, String), &bool)| json!({"pod": format!("{namespace}/{name}"), "deleted": deleted});
+    let volume = |(name, deleted): (&String, &bool)| json!({"attachment": name, "deleted": deleted});
+    json!(held.pods.iter().map(pod).chain(held.attachments.iter().map(volume)).collect::<Vec<_>>())
+}
+
 /// `GET /api/v1/hosts/{name}`
 pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let book = appliance.registrar.book();
@@ -255,6 +271,7 @@ pub async fn one(State(appliance): State<Arc<Appliance>>, Path(name): Path<Strin
                 "foreign_since": known.marks.foreign_since.map(at),
                 "self": known.marks.is_self,
             },
+            "holds_on": holds_on(known, &appliance),
             "our_cordon": known.our_cordon,
             "our_taint": known.our_taint,
             "held_off": known.held_off,
