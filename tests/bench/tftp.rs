@@ -1,6 +1,6 @@
 //! TFTP: our server beside tftpd-hpa, atftpd and dnsmasq, in the same run, over the same veth, with the same client.
 //!
-//! `cargo bench -p tests --bench tftp [-- quick]` as root; the peers come from tests/peers/install-boot, whose folder
+//! `cargo bench -p tests --bench tftp [-- quick | -- clients 128]` as root; the peers come from tests/peers/install-boot, whose folder
 //! `RACKMEDIC_PEERS` names. Each cell is the median of interleaved runs, the ratio the median of the runs' ratios.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a benchmark")]
 
@@ -30,7 +30,8 @@ fn main() {
         Some("serve") => serve(&arguments[1]),
         Some("load") => load(&arguments[1..]),
         Some("half-open") => half_open(),
-        first => compare(first),
+        Some("clients") => compare(false, arguments.get(1).and_then(|number| number.parse().ok())),
+        first => compare(first == Some("quick"), None),
     }
 }
 
@@ -204,15 +205,15 @@ fn ask(ground: &Ground, place: u8, (clients, block, window): Cell) -> Option<(f6
     output.status.success().then_some((seconds.parse().ok()?, window.parse().ok()?))
 }
 
-fn compare(first: Option<&str>) {
+/// All of it, a part of it, or the cells with so many clients.
+fn compare(quick: bool, clients: Option<usize>) {
     let ground = Ground::new(9000, 4);
     let noise: Vec<u8> = (0..LARGE as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
     std::fs::write(ground.folder.join("large"), &noise).unwrap();
     std::fs::write(ground.folder.join("small"), &noise[..SMALL]).unwrap();
-    let quick = first == Some("quick");
     let runs = if quick { 3 } else { 5 };
     let mut cells: Vec<Cell> = Vec::new();
-    for clients in [1, 128] {
+    for clients in [1, 128].into_iter().filter(|number| clients.is_none_or(|clients| clients == *number)) {
         for block in [512, 1428, 8192] {
             for window in [1, 4, 16, 64] {
                 cells.push((clients, block, window));

@@ -200,7 +200,7 @@ pub enum Operator {
     },
     /// End it.
     EndColdStart,
-    /// Ask for the ladder on a host that the evidence does not yet condemn: opens an incident, no rule is waived.
+    /// Begin the ladder of a host anew after a person said no to it, or look at it at once. One that is well stays as it is.
     RequestHeal(HostId),
     /// Prove a spare now; of one that is not linked yet the one way to its first boot.
     Prove {

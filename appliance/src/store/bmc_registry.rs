@@ -1,8 +1,7 @@
-//! Which BMCs this appliance holds (rule 60), and what they taught it.
+//! Which BMCs this appliance holds (rule 60).
 
 use super::JournalError;
 use super::sqlite::{OrWrong, SqliteJournal, database, is_there, read_only};
-use bmc::redfish::Facts;
 use healing::id::HostId;
 use sqlx::{ConnectOptions, Row as _};
 use std::net::{IpAddr, SocketAddr};
@@ -27,23 +26,6 @@ impl SqliteJournal {
     }
 }
 
-impl SqliteJournal {
-    /// Keeps what a BMC taught. One that is not held is nobody's, and nothing is kept.
-    ///
-    /// # Errors
-    /// The store.
-    pub async fn keep_bmc_facts(&mut self, address: SocketAddr, facts: &Facts) -> Result<(), JournalError> {
-        sqlx::query("UPDATE bmc SET facts = ? WHERE address = ? AND port = ?")
-            .bind(facts.to_json())
-            .bind(address.ip().to_canonical().to_string())
-            .bind(i64::from(address.port()))
-            .execute(self.connection().await?)
-            .await
-            .or_wrong()?;
-        Ok(())
-    }
-}
-
 /// A BMC that is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
@@ -53,8 +35,6 @@ pub struct Held {
     pub port: u16,
     /// Whose it is.
     pub host: HostId,
-    /// What it taught.
-    pub facts: Facts,
 }
 
 /// All BMCs that are held, by address; beside a running appliance.
@@ -71,7 +51,7 @@ pub async fn held(directory: &Path) -> Result<Vec<Held>, JournalError> {
     if version < 2 {
         return Ok(Vec::new());
     }
-    let rows = sqlx::query("SELECT address, port, host, facts FROM bmc ORDER BY address, port")
+    let rows = sqlx::query("SELECT address, port, host FROM bmc ORDER BY address, port")
         .fetch_all(&mut connection)
         .await
         .or_wrong()?;
@@ -79,7 +59,6 @@ pub async fn held(directory: &Path) -> Result<Vec<Held>, JournalError> {
         address: row.get(0),
         port: u16::try_from(row.get::<i64, _>(1)).unwrap_or(0),
         host: HostId(u32::try_from(row.get::<i64, _>(2)).unwrap_or(u32::MAX)),
-        facts: Facts::from_json(row.get::<&str, _>(3)),
     };
     Ok(rows.iter().map(read).collect())
 }

@@ -45,7 +45,8 @@ impl OuterKey {
     /// # Errors
     /// It cannot be read, others may read it, or it is not 64 hexadecimal digits.
     pub fn file(path: &Path) -> Result<OuterKey, JournalError> {
-        if !path.exists() {
+        // "Not allowed to look" is not "not there": a second key would open nothing that the first one sealed.
+        if !path.try_exists().map_err(|e| JournalError::Key(format!("{}: {e}", path.display())))? {
             let mut key = random::<32>()?;
             let mut text = hex(&key);
             let mut file =
@@ -81,7 +82,7 @@ impl OuterKey {
     pub fn credential() -> Result<Option<OuterKey>, JournalError> {
         let Some(directory) = std::env::var_os("CREDENTIALS_DIRECTORY") else { return Ok(None) };
         let path = Path::new(&directory).join("rackmedic-key");
-        if !path.exists() {
+        if !path.try_exists().map_err(|e| JournalError::Key(format!("{}: {e}", path.display())))? {
             return Ok(None);
         }
         let mut text = std::fs::read_to_string(&path).map_err(|e| JournalError::Key(e.to_string()))?;

@@ -28,7 +28,6 @@ const OUTBOX_KEPT: i64 = 100_000;
 const AUDIT_KEPT: u32 = 1_000_000;
 
 /// The journal of a data directory.
-#[derive(Debug)]
 pub struct SqliteJournal {
     directory: DataDir,
     connection: Option<SqliteConnection>,
@@ -37,6 +36,13 @@ pub struct SqliteJournal {
     restored: bool,
     sealer: Arc<Sealer>,
     audit_seed: [u8; 32],
+}
+
+impl std::fmt::Debug for SqliteJournal {
+    // The seed of the audit's signatures is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteJournal").field("directory", &self.directory).finish_non_exhaustive()
+    }
 }
 
 pub(super) fn wrong(error: &sqlx::Error) -> JournalError {

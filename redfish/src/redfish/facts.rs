@@ -1,7 +1,5 @@
-//! What a BMC taught us about itself while it was used. Kept per host and shown; wrong facts cost a request, never safety.
+//! What a BMC taught us about itself while it was used. Shown, and learned anew after a restart; wrong facts cost a request, never safety.
 
-use super::walk::{Walk, parse};
-use serde_json::json;
 use std::collections::BTreeSet;
 
 /// Which ETag a change must carry.
@@ -21,21 +19,7 @@ pub enum EtagUse {
 impl EtagUse {
     /// The order in which they are tried.
     pub const CHAIN: [EtagUse; 4] = [EtagUse::Fresh, EtagUse::Strong, EtagUse::Any, EtagUse::None];
-
-    /// As it is shown and kept.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            EtagUse::None => "none",
-            EtagUse::Fresh => "fresh",
-            EtagUse::Strong => "strong",
-            EtagUse::Any => "any",
-        }
-    }
 }
-
-/// Reset types that are remembered as refused.
-const RESETS_MAX: usize = 16;
 
 /// What was learned.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,41 +41,6 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// As JSON, to be kept with the host.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        json!({
-            "etag": self.etag.word(),
-            "basic_only": self.basic_only,
-            "reset_refused": self.reset_refused,
-            "boot_minimal": self.boot_minimal,
-            "boot_at_settings": self.boot_at_settings,
-            "media_minimal": self.media_minimal,
-            "chassis_unrelated": self.chassis_unrelated,
-        })
-        .to_string()
-    }
-
-    /// From JSON as it was kept. What is missing or makes no sense is learned anew.
-    #[must_use]
-    pub fn from_json(text: &str) -> Facts {
-        let Ok(value) = parse(text.as_bytes()) else { return Facts::default() };
-        let walk = Walk::of(&value);
-        let flag = |name: &str| walk.get(name).flag().unwrap_or(false);
-        let word = walk.get("etag").text().unwrap_or_default();
-        let etag = EtagUse::CHAIN.into_iter().find(|etag| etag.word() == word).unwrap_or_default();
-        let reset_refused = walk.get("reset_refused").texts().take(RESETS_MAX).map(crate::health::tame).collect();
-        Facts {
-            etag,
-            basic_only: flag("basic_only"),
-            reset_refused,
-            boot_minimal: flag("boot_minimal"),
-            boot_at_settings: flag("boot_at_settings"),
-            media_minimal: flag("media_minimal"),
-            chassis_unrelated: flag("chassis_unrelated"),
-        }
-    }
-
     /// In words for a person; empty if nothing was learned.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
@@ -120,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_learned_is_kept_and_read_back() {
+    fn what_was_learned_is_told_in_words() {
         let facts = Facts {
             etag: EtagUse::Strong,
             basic_only: true,
@@ -130,11 +79,7 @@ mod tests {
             media_minimal: true,
             chassis_unrelated: true,
         };
-        assert_eq!(Facts::from_json(&facts.to_json()), facts);
         assert_eq!(facts.words().len(), 6);
-        for damaged in ["", "[]", "{\"etag\":7,\"basic_only\":\"yes\"}", "{\"etag\":\"other\"}"] {
-            assert_eq!(Facts::from_json(damaged), Facts::default(), "{damaged}");
-        }
         assert!(Facts::default().words().is_empty());
     }
 }

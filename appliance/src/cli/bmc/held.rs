@@ -1,4 +1,4 @@
-//! The BMCs that an appliance on this machine holds.
+//! The BMCs and units of outlets that an appliance on this machine holds.
 
 use crate::cli::output::{Exit, Format, data, json, table};
 use crate::store::bmc_registry::held;
@@ -21,7 +21,6 @@ struct Shown {
     address: String,
     port: u16,
     host: u32,
-    learned: Vec<String>,
 }
 
 impl List {
@@ -29,20 +28,14 @@ impl List {
         let all: Vec<Shown> = held(&self.data_dir)
             .await?
             .into_iter()
-            .map(|one| Shown { address: one.address, port: one.port, host: one.host.0, learned: one.facts.words() })
+            .map(|one| Shown { address: one.address, port: one.port, host: one.host.0 })
             .collect();
         match self.output {
             Format::Json => json(&all)?,
             Format::Table => {
-                let rows: Vec<Vec<String>> = all
-                    .iter()
-                    .map(|one| {
-                        let learned =
-                            if one.learned.is_empty() { "nothing".to_owned() } else { one.learned.join("; ") };
-                        vec![one.address.clone(), one.port.to_string(), one.host.to_string(), learned]
-                    })
-                    .collect();
-                data(&table(&["address", "port", "host", "learned"], &rows))?;
+                let row = |one: &Shown| vec![one.address.clone(), one.port.to_string(), one.host.to_string()];
+                let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+                data(&table(&["address", "port", "host"], &rows))?;
             }
         }
         Ok(Exit::Ok)

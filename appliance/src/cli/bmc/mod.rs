@@ -105,7 +105,7 @@ pub(super) enum Bmc {
     },
     /// Asks subnets, without any credential, which addresses have a BMC.
     Discover(discover::Discover),
-    /// The BMCs that an appliance on this machine holds, and what each taught it. Nothing is sent.
+    /// The BMCs, and the units of outlets, that an appliance on this machine holds. Nothing is sent.
     Held(held::List),
     /// The virtual drive: puts an image in by its URL, or ejects it.
     Media {

@@ -78,7 +78,7 @@ pub enum Asked {
         #[serde(default)]
         seconds: Option<u64>,
     },
-    /// Heal a host that the evidence does not yet condemn: no rule is waived.
+    /// Begin the ladder of a host anew after a person said no to it, or look at it at once: no rule is waived.
     Heal {
         /// Which host.
         host: String,
