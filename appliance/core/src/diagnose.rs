@@ -9,9 +9,9 @@ use crate::time::{Elapsed, MINUTE, Millis, SECOND};
 use crate::world::host::{BootOrder, within};
 use crate::world::incident::{BootFailure, Diagnosis, Phase};
 
-/// A client that was answered asks no more; one that was not asks again after 1 to 4 s (PXE 2.1, section 2.2.4; iPXE), and
-/// has done so more than once by then. Whom somebody else boots, by hand or by a tool of his own, is left alone.
-const UNANSWERED_MS: Millis = 5 * SECOND;
+/// Whom somebody else boots from the network, by hand or with a tool of his own, answers within this of his question, and is
+/// left alone.
+pub(crate) const BOOTED_BY_OTHERS_MS: Millis = 30 * SECOND;
 
 /// A host that has just come back was asked for its API server and etcd member again within this.
 const COMPONENT_PROBE_MS: Millis = MINUTE;
@@ -86,12 +86,11 @@ pub(crate) fn asks_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
     asked && !seen.answers() && !case.host.ready() && case.incident.as_ref().is_none_or(|i| i.job.is_none())
 }
 
-/// It asks the network again, as one that nobody has answered, and is known to ask only after its disk.
+/// It is known to ask the network only after its disk, and nobody has booted it since.
 pub(crate) fn asks_after_disk<R: Rules>(case: &Case<'_, R>) -> bool {
     let history = &case.host.history;
-    let again = case.host.assessment.asked_to_boot.zip(history.asked_since);
-    let again = again.is_some_and(|(last, first)| last.since(first) >= UNANSWERED_MS);
-    history.boot_order == BootOrder::DiskFirst && again
+    let alone = history.asked_since.is_some_and(|first| case.since(first) >= BOOTED_BY_OTHERS_MS);
+    history.boot_order == BootOrder::DiskFirst && alone
 }
 
 /// Its disk has nothing: it asks the network, and either it is known to do so only after its disk, or a boot budget later

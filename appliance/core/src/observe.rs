@@ -2,6 +2,7 @@
 
 use crate::assess::NetworkState;
 use crate::decide::Case;
+use crate::diagnose::BOOTED_BY_OTHERS_MS;
 use crate::event::View;
 use crate::rules::Rules;
 use crate::signal::{BootStage, Seen, Source};
@@ -51,6 +52,17 @@ fn asks<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState) {
         && case.host.history.asked_since.is_none_or(|first| first <= from)
     {
         case.host.history.asked_since = Some(at);
+    }
+    // Nothing else may come of it: a machine that found nothing to boot stands still.
+    if crate::diagnose::asks_to_boot(case)
+        && let Some(first) = case.host.history.asked_since
+    {
+        let budget = case.host.history.boot_budget_ms(&case.world.limits);
+        for at in [BOOTED_BY_OTHERS_MS, budget].map(|span| first.plus(span)) {
+            if at > case.now.elapsed {
+                case.wake_at(at);
+            }
+        }
     }
 }
 
