@@ -245,3 +245,23 @@ async fn a_torn_frame_ends_the_reserve_and_spoils_nothing_before_it() {
     let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
     assert_eq!(journal.load().await.unwrap().seq, 2);
 }
+
+#[tokio::test]
+async fn a_reserve_that_goes_on_from_another_journal_is_laid_aside_and_no_budget_is_believed() {
+    let dir = Dir::new("aside");
+    let key = OuterKey::file(&dir.path().join("key")).unwrap();
+    let data = dir.path().join("data");
+    let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
+    let epoch = journal.acquire_lease(Elapsed(1)).await.unwrap();
+    journal.commit(epoch, 0, &entries(0, 3)).await.unwrap();
+    // What it goes on from went with the disk: the database beside it is an older one.
+    journal.commit_reserve(epoch, 9, &entries(9, 2)).await.unwrap();
+    drop(journal);
+    let mut journal = SqliteJournal::open(&data, &key, fresh()).await.unwrap();
+    journal.recover().await.unwrap();
+    let loaded = journal.load().await.unwrap();
+    assert_eq!((loaded.seq, loaded.corrupt), (3, true));
+    let epoch = journal.acquire_lease(Elapsed(2)).await.unwrap();
+    assert_eq!(journal.commit(epoch, 3, &entries(3, 1)).await.unwrap(), 4);
+    assert!(data.join("reserve.aside").exists(), "a person may look at it");
+}

@@ -11,7 +11,10 @@ use crate::world::incident::{BootFailure, Diagnosis, Phase};
 
 /// Whom somebody else boots from the network, by hand or with a tool of his own, answers within this of his question, and is
 /// left alone.
-pub(crate) const BOOTED_BY_OTHERS_MS: Millis = 30 * SECOND;
+pub(crate) const BOOTED_BY_OTHERS_MS: Millis = 90 * SECOND;
+
+/// Firmware that goes on asking does so more often than this; a question after a longer pause is one of another boot.
+pub(crate) const ASKS_AGAIN_MS: Millis = 5 * MINUTE;
 
 /// A host that has just come back was asked for its API server and etcd member again within this.
 const COMPONENT_PROBE_MS: Millis = MINUTE;
@@ -79,11 +82,17 @@ pub(crate) fn looping<R: Rules>(case: &Case<'_, R>) -> bool {
     case.enforces(9) && boots >= limits.boot_loop_count
 }
 
-/// It asked the network for something to boot in this silence, and holds no ticket.
+/// It asked the network for something to boot and is silent, and holds no ticket.
 pub(crate) fn asks_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
     let seen = case.host.assessment;
-    let asked = seen.asked_to_boot.is_some_and(|at| at > seen.network_since);
-    asked && !seen.answers() && !case.host.ready() && case.incident.as_ref().is_none_or(|i| i.job.is_none())
+    let asked = case.host.history.asked_since.is_some();
+    let boots = asked && !seen.answers() && !case.host.ready() && seen.power != Power::Off;
+    boots && case.incident.as_ref().is_none_or(|i| i.job.is_none())
+}
+
+/// It asks still: the last question is no older than firmware takes to the next.
+pub(crate) fn asks_still<R: Rules>(case: &Case<'_, R>) -> bool {
+    case.host.assessment.asked_to_boot.is_some_and(|last| case.since(last) < ASKS_AGAIN_MS)
 }
 
 /// It is known to ask the network only after its disk, and nobody has booted it since.
@@ -94,12 +103,12 @@ pub(crate) fn asks_after_disk<R: Rules>(case: &Case<'_, R>) -> bool {
 }
 
 /// Its disk has nothing: it asks the network, and either it is known to do so only after its disk, or a boot budget later
-/// it has still not come up. Firmware that asks the network first does so at every boot, and boots from its disk after it
+/// it asks still. Firmware that asks the network first does so at every boot, and boots from its disk after it
 /// (OVMF 2022.11, which tries PXE and HTTP by IPv4 and IPv6: a minute and a half later).
 pub(crate) fn nothing_to_boot<R: Rules>(case: &Case<'_, R>) -> bool {
     let budget = case.host.history.boot_budget_ms(&case.world.limits);
     let long = case.host.history.asked_since.is_some_and(|first| case.since(first) >= budget);
-    asks_to_boot(case) && (asks_after_disk(case) || long)
+    asks_to_boot(case) && (asks_after_disk(case) || long && asks_still(case))
 }
 
 /// What the host shows by itself.

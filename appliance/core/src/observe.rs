@@ -2,10 +2,10 @@
 
 use crate::assess::NetworkState;
 use crate::decide::Case;
-use crate::diagnose::BOOTED_BY_OTHERS_MS;
+use crate::diagnose::{ASKS_AGAIN_MS, BOOTED_BY_OTHERS_MS};
 use crate::event::View;
 use crate::rules::Rules;
-use crate::signal::{BootStage, Seen, Source};
+use crate::signal::{BootStage, Power, Seen, Source};
 use crate::time::{Elapsed, MINUTE, Millis};
 use crate::world::host::{BootOrder, remember};
 use crate::world::incident::Phase;
@@ -24,7 +24,7 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
         case.host.history.seen_healthy = true;
         case.host.history.declined = false;
     }
-    asks(case, before.network);
+    asks(case);
     turns(case, before.network, before.network_since);
     boots(case);
     marks(case);
@@ -36,22 +36,41 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
 }
 
 /// When it fell silent before our eyes, and since when it asks the network for something to boot.
-fn asks<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState) {
-    let seen = case.host.assessment;
-    match (network_before, seen.network) {
+fn asks<R: Rules>(case: &mut Case<'_, R>) {
+    let (before, seen) = (case.before.assessment, case.host.assessment);
+    match (before.network, seen.network) {
         (NetworkState::Unknown, NetworkState::Silent) | (_, NetworkState::Unknown) => {
-            case.host.history.fell_silent = None
+            case.host.history.fell_silent = None;
         }
         (NetworkState::Silent, _) | (_, NetworkState::Alive | NetworkState::KernelOnly | NetworkState::ProcessDead) => {
         }
-        (_, NetworkState::Silent) => case.host.history.fell_silent = Some(seen.network_since),
+        // Only of one that has answered ARP since we look: it is on a wire of ours, and its questions are heard.
+        (_, NetworkState::Silent) if heard(case) => case.host.history.fell_silent = Some(seen.network_since),
+        (_, NetworkState::Silent) => case.host.history.fell_silent = None,
+    }
+    let history = &mut case.host.history;
+    if history.fell_silent.is_none() {
+        history.firmware_ran = false;
+    } else if matches!(seen.power, Power::Off) || seen.stage == BootStage::Post {
+        // A kernel that starts another one (kexec) asks nobody, whatever the firmware's order is.
+        history.firmware_ran = true;
+    }
+    // What it asked before it was switched off is over, and so is it when a port is served. iPXE, which has an address while it
+    // looks for something to boot, answers pings and refuses ports.
+    let serves =
+        seen.network == NetworkState::Alive && history.asked_since.is_some_and(|first| seen.network_since > first);
+    if seen.power == Power::Off || serves {
+        history.asked_since = None;
     }
     let booted = case.incident.as_ref().and_then(|incident| incident.booted_at).unwrap_or(Elapsed(0));
-    let from = seen.network_since.max(booted);
-    if let Some(at) = seen.asked_to_boot.filter(|at| !seen.answers() && *at > from)
-        && case.host.history.asked_since.is_none_or(|first| first <= from)
-    {
-        case.host.history.asked_since = Some(at);
+    let fresh = seen.asked_to_boot.filter(|at| seen.asked_to_boot != before.asked_to_boot && *at > booted);
+    if let Some(at) = fresh {
+        let history = &mut case.host.history;
+        let goes_on = before.asked_to_boot.is_some_and(|last| at.since(last) < ASKS_AGAIN_MS);
+        history.asked_in_boot = true;
+        if !goes_on || history.asked_since.is_none_or(|first| first <= booted) {
+            history.asked_since = Some(at);
+        }
     }
     // Nothing else may come of it: a machine that found nothing to boot stands still.
     if crate::diagnose::asks_to_boot(case)
@@ -64,6 +83,13 @@ fn asks<R: Rules>(case: &mut Case<'_, R>, network_before: NetworkState) {
             }
         }
     }
+}
+
+/// Whether it has answered ARP since we look: after a start, a stall or a blind time what it asked before is not known.
+fn heard<R: Rules>(case: &Case<'_, R>) -> bool {
+    let site = &case.world.site;
+    let looked_since = site.started_at.max(site.sight_good_since);
+    case.view.evidence.slot(Source::Arp).last_seen(Seen::Answer).is_some_and(|at| at > looked_since)
 }
 
 /// A host that has run for so long since its last boot is over whatever made it boot over and over.
@@ -149,26 +175,29 @@ fn boots<R: Rules>(case: &mut Case<'_, R>) {
         boot_order(case);
         case.host.history.last_boot = Some(node.boot);
     }
-    // A Node shows Ready for 40 s after its host has gone.
-    if case.host.ready() && case.host.assessment.answers() {
-        case.host.history.asked_since = None;
+    // A Node shows Ready for 40 s after its host has gone, and iPXE answers meanwhile.
+    let serves = case.host.assessment.network == NetworkState::Alive && case.host.history.asked_since.is_none();
+    if case.host.ready() && serves {
+        case.host.history.asked_in_boot = false;
         case.host.history.fell_silent = None;
+        case.host.history.firmware_ran = false;
     }
 }
 
-/// What a boot that just led to Ready shows of the firmware's order. One that our ticket answered shows nothing, and one
-/// that began before we looked may have asked unheard.
+/// What a boot that just led to Ready shows of the firmware's order. One that our ticket answered shows nothing, nor does one
+/// of which the firmware was not seen to run.
 fn boot_order<R: Rules>(case: &mut Case<'_, R>) {
-    if case.incident.as_ref().is_some_and(|i| i.job.is_some() || i.installed) {
-        return;
-    }
-    let site = &case.world.site;
-    let looked_since = site.started_at.max(site.sight_good_since);
+    let installed = case.incident.as_ref().is_some_and(|i| i.job.is_some() || i.installed);
     let history = &mut case.host.history;
-    if history.asked_since.is_some() {
-        history.boot_order = BootOrder::NetworkFirst;
-    } else if history.fell_silent.is_some_and(|at| at > looked_since) {
-        history.boot_order = BootOrder::DiskFirst;
+    let asked = history.asked_in_boot;
+    match history.boot_order {
+        _ if asked && !installed => history.boot_order = BootOrder::NetworkFirst,
+        // Its BMC may have kept the order to ask the network: whatever is known of it is not sure any more.
+        BootOrder::DiskFirst if asked => history.boot_order = BootOrder::Unknown,
+        BootOrder::Unknown | BootOrder::NetworkFirst if !asked && !installed && history.firmware_ran => {
+            history.boot_order = BootOrder::DiskFirst;
+        }
+        _ => {}
     }
 }
 

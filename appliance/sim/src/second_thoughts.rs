@@ -17,7 +17,7 @@ const SEED: u64 = 7;
 /// The host that they are about.
 pub const ILL: HostId = HostId(6);
 /// When its boot ticket is open, and its one-shot boot is set, if its system was broken.
-const ARMED: u64 = BEGIN + 126_800;
+const ARMED: u64 = BEGIN + 186_800;
 /// When the off of a host is decided that hangs at the beginning and answers nobody.
 const DECIDED: u64 = BEGIN + 23_118;
 

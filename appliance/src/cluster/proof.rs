@@ -89,6 +89,12 @@ impl Proof {
         now.since(self.sign_at) >= self.windows.ask_after_ms && now.since(self.asked_at) >= self.windows.ask_after_ms
     }
 
+    /// A read came to nothing: whether there was something to hear is not known, and the watch is not to blame.
+    pub fn unread(&mut self, at: Elapsed) {
+        self.asked_at = at;
+        self.sign_at = at;
+    }
+
     /// It is to be begun anew, or the endpoint to be changed.
     #[must_use]
     pub fn deaf(&self, now: Elapsed) -> bool {

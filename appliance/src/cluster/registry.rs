@@ -36,6 +36,13 @@ impl NameTable {
         clusters.insert(cluster, Arc::new(hosts));
     }
 
+    /// Forgets which machine the Node of a host showed: it is to be shown again.
+    pub fn forget(&self, host: HostId) {
+        if let Some(facts) = self.facts.write().unwrap_or_else(PoisonError::into_inner).get_mut(&host) {
+            facts.machine = None;
+        }
+    }
+
     /// What the Node of a host showed last.
     #[must_use]
     pub fn facts(&self, host: HostId) -> Option<NodeFacts> {

@@ -130,7 +130,12 @@ impl Rejoin<'_> {
         if let Some(node) = &node {
             let uid = node.uid().unwrap_or_default();
             let saved = old.as_ref().is_some_and(|old| old.uid == uid);
-            if !saved && !gone {
+            // After its Node went the host may have joined again by its own system. Another machine has not.
+            let again = gone
+                && old
+                    .as_ref()
+                    .is_some_and(|old| !old.machine_id.is_empty() && old.machine_id == identity(node).machine_id);
+            if !saved && !again {
                 return Err(stop(format!(
                     "there is a Node {name} (UID {uid}) that is not the saved one: somebody made it meanwhile; nothing was \
                      removed, look which machine it is"
@@ -149,6 +154,11 @@ impl Rejoin<'_> {
         self.remove_attachments(&mut left).await?;
         self.remove_requests(&mut left).await?;
         if let Some(node) = node {
+            if !self.record.content().owed {
+                // Before it goes: a kill, or an answer that does not come, must not lose that its marks are to be given back.
+                // To the very same object nobody gives anything.
+                self.record.change(|content| content.owed = content.old.is_some())?;
+            }
             let parameters = DeleteParams {
                 preconditions: Some(Preconditions { uid: node.uid(), resource_version: None }),
                 ..DeleteParams::background()

@@ -156,7 +156,9 @@ impl<M: Members> Drivers<M> {
 
     /// The cluster client has put back what was owed to this Node, by whichever incident: from here on a person may take it away.
     fn settle(&self, node: &NodeName) -> Result<(), StepError> {
-        let owing = record::look(&self.records, node)?.filter(|content| content.owed_marks().is_some());
+        // Annotations and a person's cordon are given back by a join alone: while there are any, they stay owed.
+        let all_given = |marks: &Marks| marks.annotations.is_empty() && !marks.cordoned;
+        let owing = record::look(&self.records, node)?.filter(|content| content.owed_marks().is_some_and(all_given));
         let Some(content) = owing else { return Ok(()) };
         let Some(mut record) = Record::existing(&self.records, node, &content.job)? else { return Ok(()) };
         record.change(|content| {

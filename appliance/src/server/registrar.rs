@@ -17,6 +17,7 @@ use futures_util::stream::{self, StreamExt as _};
 use healing::event::Config;
 use healing::id::{ClusterId, HostId, MachineId};
 use healing::world::host::Link;
+use pxe::mac::Mac;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -183,7 +184,10 @@ impl Registrar {
                 rewired.push(host.clone());
             }
             let id = HostId(host.id);
-            for field in known.iter().flat_map(|known| others(&known.entry, &host.entry)) {
+            // A record that is applied again as it is was looked at by a person: a contradiction is looked at anew.
+            let mismatch = inbox.views.host(id).is_some_and(|view| view.host.link == Link::Mismatch).then_some("bmc");
+            let fields = known.iter().flat_map(|known| others(&known.entry, &host.entry)).chain(mismatch);
+            for field in fields {
                 if let Some(what) = stays(inbox, id, field) {
                     wrong.push(Wrong { kind: EntryKind::Host, index, field: field.to_owned(), what });
                 } else if field != "outlets" && unbound.last() != Some(&id) {
@@ -205,6 +209,8 @@ impl Registrar {
             return Ok(applied);
         }
         let devices_changed = !rewired.is_empty() || !unbound.is_empty();
+        // What their Nodes showed before is not theirs any more either.
+        unbound.iter().for_each(|host| self.names.forget(*host));
         // Before anything is written: a kill after it leaves a link that is shown again, one before it leaves the old record.
         // The other way round, the new BMC would be taken for one that was shown to be this machine's.
         tell(inbox, unbound.into_iter().map(|host| Config::Link { host, link: Link::Unbound })).await?;
@@ -424,12 +430,18 @@ fn news(all: Vec<Config>, before: &[Config], inbox: &Inbox) -> impl Iterator<Ite
 /// What of a host is another now than what was shown to be its own: whose it is must be shown again (rule 29). Of outlets
 /// nothing is shown, but they are not changed in the middle of a fence either.
 fn others(known: &HostEntry, declared: &HostEntry) -> impl Iterator<Item = &'static str> + use<> {
+    // However it is written: a file that was read by an earlier release must not make every host a stranger.
+    let cards = |host: &HostEntry| host.macs.iter().map(|mac| mac.parse::<Mac>()).collect::<Vec<_>>();
     let machine = |host: &HostEntry| host.uuid.as_deref().and_then(book::machine);
+    let same = match (machine(known), machine(declared)) {
+        (Some(known), Some(declared)) => known.same_machine(declared),
+        (known, declared) => known == declared,
+    };
     [
         ("node", known.node() != declared.node() || known.cluster != declared.cluster),
         ("address", known.address != declared.address),
-        ("uuid", machine(known) != machine(declared)),
-        ("macs", known.macs != declared.macs),
+        ("uuid", !same),
+        ("macs", cards(known) != cards(declared)),
         ("bmc", known.bmc != declared.bmc),
         ("outlets", known.outlets != declared.outlets),
     ]

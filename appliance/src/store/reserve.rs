@@ -105,6 +105,17 @@ impl Reserve {
         Ok(())
     }
 
+    /// Keeps a copy beside, for people, and empties it.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub fn set_aside(&mut self) -> Result<PathBuf, JournalError> {
+        let aside = self.path.with_extension("aside");
+        std::fs::copy(&self.path, &aside).map_err(|e| io(&e))?;
+        self.clear()?;
+        Ok(aside)
+    }
+
     /// Empties it: what it held stands in the database.
     ///
     /// # Errors

@@ -34,6 +34,8 @@ pub struct SqliteJournal {
     reserve: Reserve,
     fresh: World,
     restored: bool,
+    /// What the reserve held could not be taken over.
+    reserve_lost: bool,
     sealer: Arc<Sealer>,
     audit_seed: [u8; 32],
 }
@@ -109,7 +111,8 @@ impl SqliteJournal {
         let restored = identify(&directory, &mut connection).await?;
         let sealer = Arc::new(sealer);
         let connection = Some(connection);
-        let mut journal = SqliteJournal { directory, connection, reserve, fresh, restored, sealer, audit_seed };
+        let mut journal =
+            SqliteJournal { directory, connection, reserve, fresh, restored, reserve_lost: false, sealer, audit_seed };
         journal.sign_audit().await;
         Ok(journal)
     }
@@ -309,10 +312,10 @@ fn unhex(text: &str) -> Vec<u8> {
 
 impl Journal for SqliteJournal {
     async fn load(&mut self) -> Result<Loaded, JournalError> {
-        let (fresh, restored) = (self.fresh.clone(), self.restored);
+        let (fresh, restored, corrupt) = (self.fresh.clone(), self.restored, self.reserve_lost);
         let frames = self.reserve.frames()?;
         let connection = self.connection().await?;
-        let mut loaded = Loaded { world: fresh, seq: 0, last: Now::default(), restored, corrupt: false };
+        let mut loaded = Loaded { world: fresh, seq: 0, last: Now::default(), restored, corrupt };
         let snapshots = sqlx::query("SELECT seq, elapsed_ms, wall_ms, world FROM snapshot ORDER BY seq DESC")
             .fetch_all(&mut *connection)
             .await
@@ -329,7 +332,7 @@ impl Journal for SqliteJournal {
                 loaded.seq = seq;
                 loaded.last = Now { elapsed, wall_ms };
             }
-            None => loaded.corrupt = had_snapshots,
+            None => loaded.corrupt |= had_snapshots,
         }
         loop {
             let rows = sqlx::query(
@@ -398,6 +401,19 @@ impl Journal for SqliteJournal {
             if frame.expected < standing {
                 // Taken over already, before the reserve could be emptied.
                 continue;
+            }
+            if frame.expected > standing {
+                // The database was put back to an older state, or replaced: what the reserve goes on from is not there.
+                let aside = self.reserve.set_aside()?;
+                tracing::error!(
+                    standing,
+                    expected = frame.expected,
+                    aside = %aside.display(),
+                    "the reserve goes on from a journal that is not here: it was laid aside; nothing is done until a person has \
+                     looked (`rackmedic site act --budgets-unknown`)"
+                );
+                self.reserve_lost = true;
+                break;
             }
             // Under the epoch that holds now: the directory's lock shows that no other appliance has written meanwhile.
             let epoch = meta_number(self.connection().await?, "epoch").await?.max(frame.epoch);

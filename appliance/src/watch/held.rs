@@ -31,7 +31,7 @@ const CONNECT: Duration = Duration::from_secs(3);
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// How a connection on which nobody speaks is asked after: after this long, this often, and so many times without an answer
-/// until it is given up. A host boots for longer than that, so that its next kernel is not asked about the old connection.
+/// until it is given up.
 const ASKED_AFTER: Duration = Duration::from_secs(10);
 const ASKED_EVERY: Duration = Duration::from_secs(5);
 const ASKED_TIMES: u32 = 3;
@@ -185,8 +185,9 @@ fn ended(read: &io::Result<usize>) -> Option<bool> {
         Ok(0) => Some(true),
         Ok(_) => None,
         Err(why) if why.kind() == io::ErrorKind::WouldBlock => None,
-        // Given up by our own kernel (ETIMEDOUT, EHOSTUNREACH): a host that falls silent has said no goodbye.
-        Err(why) => Some(why.kind() == io::ErrorKind::ConnectionReset),
+        // Given up by our own kernel (ETIMEDOUT, EHOSTUNREACH), or refused by a kernel that does not know it (a crash kernel, one
+        // that kexec started, a machine that boots in seconds): whoever fell silent has said no goodbye.
+        Err(_) => Some(false),
     }
 }
 

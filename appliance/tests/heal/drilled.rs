@@ -9,18 +9,29 @@ const SOON: Duration = Duration::from_secs(90);
 /// One boot under software emulation.
 const DRILL: Duration = Duration::from_secs(400);
 
-fn known(scene: &Scene) -> Value {
-    scene.appliance().get("/api/v1/hosts/n3")["known"].clone()
+fn known(scene: &Scene, host: &str) -> Value {
+    scene.appliance().get(&format!("/api/v1/hosts/{host}"))["known"].clone()
+}
+
+/// Drills a host that was cordoned just now, to the end: its incident.
+pub(crate) fn drill(scene: &mut Scene, host: &str, serial: &str) -> Value {
+    let newest = scene.appliance().newest();
+    scene.appliance().wait("the cordon is seen", &scene.raised, SOON, || {
+        (!known(scene, host)["marks"]["foreign_since"].is_null()).then_some(())
+    });
+    scene.appliance().done(&["host", "drill", host, "--serial", serial]);
+    scene.appliance().wait("the drill ends", &scene.raised, DRILL, || {
+        scene.appliance().incident(host, newest).filter(|incident| incident["summary"]["end"] != "open")
+    })
 }
 
 pub(crate) fn a_drill_of_a_drained_host(scene: &mut Scene) {
     let place = scene.place("n3");
     let (before, old_boot) = (Power::of(&place), scene.raised.boot_id("n3").unwrap());
-    let newest = scene.appliance().newest();
     // What nobody cordoned is not cut, nor what has another serial.
     scene.appliance().done(&["host", "drill", "n3", "--serial", "RM3"]);
     scene.appliance().wait("the drill is refused", &scene.raised, SOON, || {
-        (known(scene)["order_refused"]["rule"] == 50).then_some(())
+        (known(scene, "n3")["order_refused"]["rule"] == 50).then_some(())
     });
     let (accepted, said) = scene.appliance().verb(&["host", "drill", "n3", "--serial", "RM2"]);
     assert!(!accepted && !said.is_empty(), "{said}");
@@ -28,13 +39,7 @@ pub(crate) fn a_drill_of_a_drained_host(scene: &mut Scene) {
     // When a person has taken its pods away and orders it
     let drain = ["drain", "n3", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"];
     scene.raised.control.kubectl(&drain).unwrap();
-    scene.appliance().wait("the cordon is seen", &scene.raised, SOON, || {
-        (!known(scene)["marks"]["foreign_since"].is_null()).then_some(())
-    });
-    scene.appliance().done(&["host", "drill", "n3", "--serial", "RM3"]);
-    let incident = scene.appliance().wait("the drill ends", &scene.raised, DRILL, || {
-        scene.appliance().incident("n3", newest).filter(|incident| incident["summary"]["end"] != "open")
-    });
+    let incident = drill(scene, "n3", "RM3");
     // Then it was off and on once, is Ready by a new boot, and cordoned as it was
     let summary = &incident["summary"];
     assert_eq!((&summary["end"], &summary["diagnosis"]), (&"proven".into(), &"drill-ordered".into()), "{incident:#}");
@@ -47,7 +52,7 @@ pub(crate) fn a_drill_of_a_drained_host(scene: &mut Scene) {
     let node = scene.raised.get("node n3").unwrap();
     assert_eq!(node["spec"]["unschedulable"], true, "{}", node["spec"]);
     assert!(!node["spec"]["taints"].to_string().contains("out-of-service"), "{}", node["spec"]);
-    assert_eq!(known(scene)["drill"]["passed"], true);
+    assert_eq!(known(scene, "n3")["drill"]["passed"], true);
     eprintln!("| a drill, seconds from its order | {} |", line(summary));
     scene.raised.control.kubectl(&["uncordon", "n3"]).unwrap();
     scene.spread();

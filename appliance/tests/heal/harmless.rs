@@ -68,7 +68,7 @@ pub(crate) fn a_reboot_by_somebody_is_left_alone(scene: &mut Scene) {
 }
 
 /// Somebody reboots it in good order: what it was called meanwhile.
-pub(crate) fn reboot(scene: &mut Scene, host: &str) -> Value {
+fn reboot(scene: &mut Scene, host: &str) -> Value {
     let old = scene.raised.boot_id(host).unwrap();
     let newest = scene.appliance().newest();
     strike(scene, host, Fault::Reboot);

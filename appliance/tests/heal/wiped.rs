@@ -1,6 +1,6 @@
 //! A host whose disk is empty: named by its own request to boot, installed by the network, and a Node again.
 
-use crate::harmless::reboot;
+use crate::drilled::drill;
 use crate::rack_of_story::{Power, Scene};
 use rack::fault::{self, Fault};
 use serde_json::json;
@@ -16,9 +16,12 @@ pub(crate) fn a_wiped_host_is_installed_and_joins_again(scene: &mut Scene) {
     }
     let victim = "n2";
     let place = scene.place(victim);
-    // Given a host of which a boot was watched: it asks the network after its disk, not before
+    // Given a host of which a boot was watched, from its power on: it asks the network after its disk, not before
     if scene.appliance().host(victim)["boot_order"] != "disk-first" {
-        reboot(scene, victim);
+        scene.raised.control.kubectl(&["cordon", victim]).unwrap();
+        drill(scene, victim, "RM2");
+        scene.raised.control.kubectl(&["uncordon", victim]).unwrap();
+        scene.settled();
         assert_eq!(scene.appliance().host(victim)["boot_order"], "disk-first");
     }
     let before = Power::of(&place);

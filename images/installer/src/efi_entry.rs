@@ -89,7 +89,8 @@ pub fn set(variables: &Path, option: &[u8]) -> io::Result<u16> {
         let Some(number) = number.filter(|n| n.len() == 4).and_then(|n| u16::from_str_radix(n, 16).ok()) else {
             continue;
         };
-        let ours = read(&format!("Boot{number:04X}"))?.is_some_and(|option| is_ours(&option));
+        // One that cannot be read is somebody's: its place is taken, and no more is made of it.
+        let ours = read(&format!("Boot{number:04X}")).is_ok_and(|found| found.is_some_and(|option| is_ours(&option)));
         used.push((number, ours));
     }
     // One of ours is written over: firmware with few places left then needs no new one.
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_read_is_not_taken_for_an_empty_one() {
+    fn an_order_that_cannot_be_read_is_not_taken_for_an_empty_one() {
         let folder = std::env::temp_dir().join(format!("rackmedic-efi-unread-{}", std::process::id()));
         let place = |name: &str| folder.join(format!("{name}-{GLOBAL}"));
         let partition = Partition { number: 1, from_byte: 1 << 20, bytes: 8 << 20, kind: [0; 16], id: [9; 16] };
@@ -169,9 +170,19 @@ mod tests {
                 content.into_iter().map(|path| (fs::read(&path).ok(), path)).collect::<Vec<_>>()
             };
             let before = content();
-            let error = set(&folder, &option).unwrap_err();
-            assert!(error.to_string().contains(broken), "{broken}: {error}");
-            assert_eq!(content(), before, "{broken}");
+            let done = set(&folder, &option);
+            if broken == "BootOrder" {
+                let error = done.unwrap_err();
+                assert!(error.to_string().contains(broken), "{error}");
+                assert_eq!(content(), before);
+            } else {
+                // An entry of somebody else's is left, and its place in the order too; of ours there are two then.
+                let (number, order) =
+                    if broken == "Boot0000" { (3, [3, 0, 0, 0].to_vec()) } else { (1, [1, 0, 0, 0, 3, 0].to_vec()) };
+                assert_eq!(done.unwrap(), number);
+                assert_eq!(fs::read(place("BootOrder")).unwrap(), with(&order));
+                assert!(place(broken).exists());
+            }
         }
         // Without an order, which no firmware has to have, ours is the first of one.
         fs::remove_dir_all(&folder).unwrap();

@@ -7,7 +7,7 @@ use crate::id::HostId;
 use crate::rules::Rules;
 use crate::time::Now;
 use crate::world::World;
-use crate::world::host::{Host, Link, Marks};
+use crate::world::host::{BootOrder, Host, Link, Marks};
 
 /// Most hosts of a site. The appliance is measured at 10,000; this is the limit behind which it refuses.
 const HOSTS_MAX: usize = 20_000;
@@ -70,6 +70,7 @@ pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> O
                     // What was shown of another BMC or card is not shown of this one (rule 43).
                     new.spare_proof = None;
                     new.drill = None;
+                    new.history.boot_order = BootOrder::Unknown;
                 }
                 if *link == Link::Mismatch {
                     out.notices.push(Notice {
@@ -79,7 +80,11 @@ pub(super) fn configure<R: Rules>(world: &World, config: &Config, now: Now) -> O
                         explanation: Explanation::refusal(
                             29,
                             "identity-mismatch",
-                            format!("the BMC recorded for {} is another machine's: no power until a person corrects the record", new.name),
+                            format!(
+                                "record, BMC and Node of {} do not show one machine: no power until a person corrects the record, or \
+                                 applies it again if it is right",
+                                new.name
+                            ),
                         ),
                         at: now,
                     });
@@ -142,6 +147,7 @@ fn place(world: &World, host: &Host) -> Result<Host, String> {
                 // Another identity is another machine: the link must be shown again (rule 29), and so must a spare.
                 new.link = Link::Unbound;
                 new.spare_proof = None;
+                new.history.boot_order = BootOrder::Unknown;
             }
         }
         None if world.hosts.len() >= HOSTS_MAX => {

@@ -456,7 +456,8 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
         ));
     }
     if let Some(node) = look.node {
-        // What the API says now counts, whatever the watch has told so far.
+        // What the API says now counts, if the watch has not told it yet. What it has told the gate has asked about already.
+        let told = case.host.assessment.node.unwrap_or_default();
         let theirs = node.foreign_mark || (node.cordoned && case.host.our_cordon.is_none());
         if case.enforces(50) && theirs {
             return Err(Explanation::refusal(
@@ -465,7 +466,7 @@ pub(crate) fn look_confirms<R: Rules>(case: &Case<'_, R>, look: &LastLook) -> An
                 "the Node carries a cordon or a mark of somebody else now",
             ));
         }
-        if case.enforces(33) && node.shutting_down {
+        if case.enforces(33) && node.shutting_down && !told.shutting_down {
             return Err(Explanation::refusal(
                 33,
                 "shutting-down",

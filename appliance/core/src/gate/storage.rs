@@ -59,7 +59,7 @@ fn copies_missing<R: Rules>(case: &Case<'_, R>, report: &StorageReport, opened: 
     match report.reduced_by {
         Some(host) => host != case.host.id,
         // Ceph never says by whom. It is this host's own doing only if nobody else can have done it.
-        None => began_unseen(case, since) || another_is_ill(case, report.system),
+        None => began_unseen(case, since) || another_is_ill(case, report.system, opened),
     }
 }
 
@@ -70,11 +70,18 @@ fn began_unseen<R: Rules>(case: &Case<'_, R>, since: Elapsed) -> bool {
 }
 
 /// Another host with copies of this system is not well, or an incident is open on it, whenever that began.
-fn another_is_ill<R: Rules>(case: &Case<'_, R>, system: StorageId) -> bool {
+fn another_is_ill<R: Rules>(case: &Case<'_, R>, system: StorageId, opened: Elapsed) -> bool {
     let others = case.world.hosts.values().filter(|h| h.storage == Some(system) && h.id != case.host.id);
     // A spare holds no copies yet, a retired host none any more. One in quarantine took its copies with it.
     let mut holders = others.filter(|h| h.role != Role::Spare && h.lifecycle != Lifecycle::Retired);
-    holders.any(|h| h.bad() || !h.ready() || h.incident.is_some())
+    holders.any(|h| {
+        if let Lifecycle::Quarantined { since } = h.lifecycle {
+            // What one lacks that left service earlier was made good, or the system would have been reduced before.
+            return since >= opened;
+        }
+        let acted_on = case.world.incident_of(h.id).is_some_and(|incident| incident.reservation.is_some());
+        h.bad() || !h.ready() || acted_on
+    })
 }
 
 #[cfg(test)]
@@ -139,8 +146,11 @@ mod tests {
         let mut not_ready = holder(2);
         not_ready.assessment.node = None;
         assert!(reduced(&beside(not_ready)));
-        assert!(reduced(&beside(Host { incident: Some(IncidentId(9)), ..holder(2) })), "on its way back");
-        assert!(reduced(&beside(Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(1) }, ..holder(2) })));
+        assert_eq!(beside(Host { incident: Some(IncidentId(9)), ..holder(2) }), Ok(()), "only its BMC is silent");
+        let left =
+            |minute: u64| Host { lifecycle: Lifecycle::Quarantined { since: Elapsed(minute * MINUTE) }, ..holder(2) };
+        assert!(reduced(&beside(left(ILL + 1))));
+        assert_eq!(beside(left(1)), Ok(()), "what it took with it was made good since");
         for none_of_its_copies in [
             Host { storage: Some(StorageId(4)), ..silent(2) },
             Host { storage: None, ..silent(2) },

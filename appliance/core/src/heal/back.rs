@@ -4,7 +4,7 @@ use super::begin::next_rung;
 use crate::assess::NetworkState;
 use crate::command::{Intent, Loudness};
 use crate::decide::Case;
-use crate::diagnose::{asks_after_disk, diagnose};
+use crate::diagnose::{asks_after_disk, asks_still, diagnose};
 use crate::explain::Explanation;
 use crate::gate;
 use crate::rules::Rules;
@@ -78,11 +78,11 @@ pub(super) fn awaiting_ready<R: Rules>(case: &mut Case<'_, R>) {
         Rung::SoftReboot => limits.soft_reboot_ms,
         _ => case.host.history.boot_budget_ms(limits),
     };
-    let asked = case.host.assessment.asked_to_boot.is_some_and(|at| at > booted) && !case.host.assessment.answers();
+    let asked = case.host.history.asked_since.is_some_and(|at| at > booted) && !case.host.assessment.answers();
     // Only of a host that asks after its disk does the question say at once that the disk has nothing; and what we have just
     // written gets its time.
     let after_disk = asks_after_disk(case) && !case.incident.as_ref().is_some_and(|incident| incident.installed);
-    if asked && (after_disk || case.since(booted) >= budget) && rung != Rung::SoftReboot {
+    if asked && (after_disk || case.since(booted) >= budget && asks_still(case)) && rung != Rung::SoftReboot {
         let why = Explanation::refusal(
             9,
             "no-local-boot",

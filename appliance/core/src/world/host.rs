@@ -165,7 +165,13 @@ pub struct History {
     /// When it fell silent before our eyes, since it was last Ready.
     #[serde(default)]
     pub fell_silent: Option<Elapsed>,
-    /// Its first question to the network, for something to boot, since it was last Ready.
+    /// In that silence it was seen off, or in its self test: its firmware has run.
+    #[serde(default)]
+    pub firmware_ran: bool,
+    /// It has asked the network for something to boot since it was last Ready.
+    #[serde(default)]
+    pub asked_in_boot: bool,
+    /// Its first question of those to which nothing has come yet.
     #[serde(default)]
     pub asked_since: Option<Elapsed>,
 }
