@@ -371,6 +371,12 @@ mod tests {
         scene.stands("again", false, None);
         assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));
         assert!(scene.server.get(NODE).is_none() && !scene.record("incident-1").content().removed);
+        // Another machine that somebody joined under the name is not touched
+        let mut other = mock::node("n1", "stranger", "its boot", false);
+        other["status"]["nodeInfo"]["machineID"] = json!("machine-2");
+        scene.server.put(NODE, other);
+        assert!(matches!(scene.remove("incident-1").await, Err(StepError::Stop(_))));
+        assert!(scene.server.get(NODE).is_some());
         // Also when it comes once more before all is gone
         scene.stands("third", false, None);
         assert!(matches!(scene.remove("incident-1").await, Ok(Progress::NotYet(_))));

@@ -110,7 +110,7 @@ pub(super) fn node(name: &str, uid: &str, boot_id: &str, ready: bool) -> Value {
             "conditions": [condition],
             "nodeInfo": {
                 "architecture": "amd64", "bootID": boot_id, "containerRuntimeVersion": "", "kernelVersion": "",
-                "kubeProxyVersion": "", "kubeletVersion": "v1.36.2", "machineID": "", "operatingSystem": "linux",
+                "kubeProxyVersion": "", "kubeletVersion": "v1.36.2", "machineID": "machine-1", "operatingSystem": "linux",
                 "osImage": "", "systemUUID": "",
             },
         },

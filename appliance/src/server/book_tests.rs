@@ -165,7 +165,8 @@ fn a_card_is_one_however_it_is_written_and_an_outlet_feeds_one_host() {
 
     let fed = |name: &str, last: u8, link: &str| {
         let mut host = host(name, last);
-        host["outlets"] = json!({"url": "redfish://admin@10.9.0.200", "pin": "ab".repeat(32), "links": [link]});
+        host["outlets"] =
+            json!({"url": "redfish://admin@10.9.0.200", "pin": format!("sha256:{}", "ab".repeat(32)), "links": [link]});
         host
     };
     let link = |last: u8| format!("/redfish/v1/PowerEquipment/RackPDUs/1/Outlets/{last}");

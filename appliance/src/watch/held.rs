@@ -208,8 +208,8 @@ mod tests {
     fn only_the_other_side_says_goodbye() {
         let failed = |kind: io::ErrorKind| -> io::Result<usize> { Err(kind.into()) };
         assert_eq!(ended(&Ok(0)), Some(true));
-        assert_eq!(ended(&failed(io::ErrorKind::ConnectionReset)), Some(true));
-        for silent in [io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable, io::ErrorKind::NetworkUnreachable] {
+        use io::ErrorKind::{ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+        for silent in [ConnectionReset, TimedOut, HostUnreachable, NetworkUnreachable] {
             assert_eq!(ended(&failed(silent)), Some(false), "{silent:?}");
         }
         assert_eq!((ended(&Ok(7)), ended(&failed(io::ErrorKind::WouldBlock))), (None, None));
