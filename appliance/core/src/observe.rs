@@ -38,6 +38,14 @@ pub(crate) fn observe<R: Rules>(case: &mut Case<'_, R>) {
 /// When it fell silent before our eyes, and since when it asks the network for something to boot.
 fn asks<R: Rules>(case: &mut Case<'_, R>) {
     let (before, seen) = (case.before.assessment, case.host.assessment);
+    let site = &case.world.site;
+    let looked_since = site.started_at.max(site.sight_good_since);
+    if site.blind_since.is_some() || case.host.history.fell_silent.is_some_and(|at| at <= looked_since) {
+        // While we did not look it may have asked.
+        case.host.history.fell_silent = None;
+    }
+    let now = case.now.elapsed;
+    let silent_now = before.answers() && !seen.answers();
     match (before.network, seen.network) {
         (NetworkState::Unknown, NetworkState::Silent) | (_, NetworkState::Unknown) => {
             case.host.history.fell_silent = None;
@@ -48,10 +56,13 @@ fn asks<R: Rules>(case: &mut Case<'_, R>) {
         (_, NetworkState::Silent) if heard(case) => case.host.history.fell_silent = Some(seen.network_since),
         (_, NetworkState::Silent) => case.host.history.fell_silent = None,
     }
+    // Some BMCs say POST for as long as the system runs: only one that began in this silence is one.
+    let post = case.view.evidence.slot(Source::BootProgress).while_seen(Seen::Stage(BootStage::Post));
+    let posts = post.zip(case.host.history.fell_silent).is_some_and(|(run, silent)| run.first > silent);
     let history = &mut case.host.history;
     if history.fell_silent.is_none() {
         history.firmware_ran = false;
-    } else if matches!(seen.power, Power::Off) || seen.stage == BootStage::Post {
+    } else if matches!(seen.power, Power::Off) || posts {
         // A kernel that starts another one (kexec) asks nobody, whatever the firmware's order is.
         history.firmware_ran = true;
     }
@@ -59,7 +70,9 @@ fn asks<R: Rules>(case: &mut Case<'_, R>) {
     // looks for something to boot, answers pings and refuses ports.
     let serves =
         seen.network == NetworkState::Alive && history.asked_since.is_some_and(|first| seen.network_since > first);
-    if seen.power == Power::Off || serves {
+    // Whoever answered for minutes since his last question was booted by somebody, and falls silent for another reason.
+    let long_ago = silent_now && seen.asked_to_boot.is_some_and(|last| now.since(last) >= ASKS_AGAIN_MS);
+    if seen.power == Power::Off || serves || long_ago {
         history.asked_since = None;
     }
     let booted = case.incident.as_ref().and_then(|incident| incident.booted_at).unwrap_or(Elapsed(0));

@@ -119,6 +119,7 @@ impl Rejoin<'_> {
             return Err(stop("the old Node's labels are not saved yet, and would be lost with it: save first"));
         }
         let (name, old, gone) = (content.node.clone(), content.old.clone(), content.gone || removed);
+        let handed_out = content.token.as_ref().is_some_and(|token| token.handed_out);
         if let Some(id) = content.stale_token_id.clone() {
             credential::delete(self.cluster, &id).await?;
             self.record.change(|content| content.stale_token_id = None)?;
@@ -130,11 +131,11 @@ impl Rejoin<'_> {
         if let Some(node) = &node {
             let uid = node.uid().unwrap_or_default();
             let saved = old.as_ref().is_some_and(|old| old.uid == uid);
-            // After its Node went the host may have joined again by its own system. Another machine has not.
-            let again = gone
-                && old
-                    .as_ref()
-                    .is_some_and(|old| !old.machine_id.is_empty() && old.machine_id == identity(node).machine_id);
+            // After its Node went the host may have joined again by its own system, or half by our credential. Another machine
+            // has not.
+            let machine = identity(node).machine_id;
+            let itself = old.as_ref().is_some_and(|old| !old.machine_id.is_empty() && old.machine_id == machine);
+            let again = gone && (itself || handed_out);
             if !saved && !again {
                 return Err(stop(format!(
                     "there is a Node {name} (UID {uid}) that is not the saved one: somebody made it meanwhile; nothing was \

@@ -7,7 +7,7 @@ use super::segments::Segments;
 use crate::act::bmcs::Way;
 use crate::act::ports::Outside;
 use crate::cluster::NameTable;
-use crate::decide_loop::{Inbox, NotCommitted, Order};
+use crate::decide_loop::{HostView, Inbox, NotCommitted, Order};
 use crate::store::JournalError;
 use crate::store::register::{Batch, RegisterRows};
 use crate::store::secret::{Sealer, Secret};
@@ -185,7 +185,9 @@ impl Registrar {
             }
             let id = HostId(host.id);
             // A record that is applied again as it is was looked at by a person: a contradiction is looked at anew.
-            let mismatch = inbox.views.host(id).is_some_and(|view| view.host.link == Link::Mismatch).then_some("bmc");
+            let rests = |view: &HostView| view.incident.as_ref().is_none_or(|incident| incident.running.is_none());
+            let mismatch = inbox.views.host(id).filter(|view| view.host.link == Link::Mismatch && rests(view));
+            let mismatch = mismatch.is_some().then_some("bmc");
             let fields = known.iter().flat_map(|known| others(&known.entry, &host.entry)).chain(mismatch);
             for field in fields {
                 if let Some(what) = stays(inbox, id, field) {

@@ -34,8 +34,6 @@ pub struct SqliteJournal {
     reserve: Reserve,
     fresh: World,
     restored: bool,
-    /// What the reserve held could not be taken over.
-    reserve_lost: bool,
     sealer: Arc<Sealer>,
     audit_seed: [u8; 32],
 }
@@ -111,8 +109,7 @@ impl SqliteJournal {
         let restored = identify(&directory, &mut connection).await?;
         let sealer = Arc::new(sealer);
         let connection = Some(connection);
-        let mut journal =
-            SqliteJournal { directory, connection, reserve, fresh, restored, reserve_lost: false, sealer, audit_seed };
+        let mut journal = SqliteJournal { directory, connection, reserve, fresh, restored, sealer, audit_seed };
         journal.sign_audit().await;
         Ok(journal)
     }
@@ -219,9 +216,12 @@ impl SqliteJournal {
                 }
             }
             insert(&mut transaction, seq, epoch, policy, entry).await?;
-            if let Event::Started { restored, .. } = &entry.event {
+            if let Event::Started { restored, corrupt, .. } = &entry.event {
                 // The first row of a life is signed with it: an audit that is emptied later is missed.
                 chain::sign(&mut transaction, &seed).await?;
+                if *corrupt {
+                    set_meta(&mut transaction, "reserve_lost", "no").await?;
+                }
                 if *restored {
                     // The world keeps from here on that it only observes, until a person lets it act. Told at every
                     // start, it would take that person's word back.
@@ -312,9 +312,10 @@ fn unhex(text: &str) -> Vec<u8> {
 
 impl Journal for SqliteJournal {
     async fn load(&mut self) -> Result<Loaded, JournalError> {
-        let (fresh, restored, corrupt) = (self.fresh.clone(), self.restored, self.reserve_lost);
+        let (fresh, restored) = (self.fresh.clone(), self.restored);
         let frames = self.reserve.frames()?;
         let connection = self.connection().await?;
+        let corrupt = meta(connection, "reserve_lost").await?.as_deref() == Some("yes");
         let mut loaded = Loaded { world: fresh, seq: 0, last: Now::default(), restored, corrupt };
         let snapshots = sqlx::query("SELECT seq, elapsed_ms, wall_ms, world FROM snapshot ORDER BY seq DESC")
             .fetch_all(&mut *connection)
@@ -404,6 +405,8 @@ impl Journal for SqliteJournal {
             }
             if frame.expected > standing {
                 // The database was put back to an older state, or replaced: what the reserve goes on from is not there.
+                // Known before it is gone, and until a start has told it.
+                set_meta(self.connection().await?, "reserve_lost", "yes").await?;
                 let aside = self.reserve.set_aside()?;
                 tracing::error!(
                     standing,
@@ -412,7 +415,6 @@ impl Journal for SqliteJournal {
                     "the reserve goes on from a journal that is not here: it was laid aside; nothing is done until a person has \
                      looked (`rackmedic site act --budgets-unknown`)"
                 );
-                self.reserve_lost = true;
                 break;
             }
             // Under the epoch that holds now: the directory's lock shows that no other appliance has written meanwhile.

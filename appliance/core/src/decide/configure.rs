@@ -132,7 +132,7 @@ fn place(world: &World, host: &Host) -> Result<Host, String> {
             new.lifecycle = old.lifecycle;
             // Whether it carries us is the record's word (rule 59); the other marks are set by orders.
             new.marks = Marks { is_self: host.marks.is_self, ..old.marks };
-            if old.machine == new.machine {
+            if old.machine == new.machine || old.machine.same_machine(new.machine) {
                 // What was shown of this machine is not undone by a record that is applied again: a mismatch found
                 // meanwhile stays one (rule 29), a spare's proof is neither lost nor brought back (rule 43).
                 new.link = old.link;

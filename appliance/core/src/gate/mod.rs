@@ -126,7 +126,8 @@ pub(crate) fn drill_may<R: Rules>(case: &Case<'_, R>) -> Answer {
 /// Whether a permit that ran out during a long wait may be taken again, for a host that is proven off and released: only
 /// the others under way matter (rule 11).
 pub(crate) fn permit_again<R: Rules>(case: &Case<'_, R>) -> Answer {
-    budget::concurrency(case, Moment::Entering)
+    budget::concurrency(case, Moment::Entering)?;
+    storage::busy(case)
 }
 
 /// Whether the API answers, as worker rungs need it (rule 7).

@@ -33,6 +33,18 @@ pub(super) fn redundancy<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             ));
         }
     }
+    busy(case)?;
+    match rung {
+        Rung::Reimage | Rung::Replace => {
+            approval(case, rung, 28, "approve-storage", "a storage host is reimaged or replaced by approval only")
+        }
+        Rung::PowerCycle | Rung::SoftReboot | Rung::RestartComponent(_) | Rung::Prove | Rung::Human => Ok(()),
+    }
+}
+
+/// Whether another host of the same storage system is being healed.
+pub(super) fn busy<R: Rules>(case: &Case<'_, R>) -> Answer {
+    let Some(system) = case.host.storage.filter(|_| case.enforces(28)) else { return Ok(()) };
     let own = case.incident.as_ref().is_some_and(|i| i.reservation.is_some());
     let open = case.world.tallies.storage_permits.get(&system).copied().unwrap_or(0);
     if open > u32::from(own) {
@@ -42,12 +54,7 @@ pub(super) fn redundancy<R: Rules>(case: &Case<'_, R>, rung: Rung) -> Answer {
             "another host of the same storage system is being healed",
         ));
     }
-    match rung {
-        Rung::Reimage | Rung::Replace => {
-            approval(case, rung, 28, "approve-storage", "a storage host is reimaged or replaced by approval only")
-        }
-        Rung::PowerCycle | Rung::SoftReboot | Rung::RestartComponent(_) | Rung::Prove | Rung::Human => Ok(()),
-    }
+    Ok(())
 }
 
 /// Whether copies may be missing that are not this host's: redundancy was reduced before it fell ill, or by another.

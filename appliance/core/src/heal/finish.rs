@@ -24,6 +24,10 @@ pub(super) fn withdraw<R: Rules>(case: &mut Case<'_, R>, end: End) {
 
 /// Takes the marks away: a host that we hold off is started first.
 pub(super) fn withdrawing<R: Rules>(case: &mut Case<'_, R>) {
+    if cut_after_all(case) {
+        case.go(Phase::AwaitingReady);
+        return;
+    }
     if case.incident.as_ref().is_some_and(|i| i.fence.found_off && !i.fence.outlets_off) && case.enforces(31) {
         // Others switched it off: it stays as they left it, unless its outlets are cut, which is our doing.
         case.host.held_off = None;
@@ -56,6 +60,27 @@ pub(super) fn withdrawing<R: Rules>(case: &mut Case<'_, R>) {
     }
     let end = case.incident.as_ref().and_then(|i| i.ending).unwrap_or(End::Aborted);
     super::end(case, end);
+}
+
+/// It seemed well, as its Node still said what was true before our off, and meanwhile it came up by another boot: it goes the
+/// way back of every host that we have cut, with soak and canary (rule 42).
+fn cut_after_all<R: Rules>(case: &mut Case<'_, R>) -> bool {
+    let boot = case.host.assessment.node.map(|node| node.boot);
+    let Some(incident) = &mut case.incident else { return false };
+    let aborted = incident.ending == Some(End::Aborted) && !incident.denied && incident.timings.off_ordered.is_some();
+    let another = incident.boot_before.is_some() && boot.is_some() && boot != incident.boot_before;
+    let back = aborted
+        && another
+        && case.host.ready()
+        && case.host.our_cordon.is_some()
+        && case.host.lifecycle == Lifecycle::InService;
+    if back && case.enforces(42) {
+        if let Some(incident) = &mut case.incident {
+            incident.ending = None;
+        }
+        return true;
+    }
+    false
 }
 
 /// Quarantine: the taint and the ticket go, the cordon stays, a human is told.
